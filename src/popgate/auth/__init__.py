@@ -1,0 +1,1 @@
+"""Authentication: from a name and a proof to an identity."""

@@ -1,0 +1,1 @@
+"""Back ends of authentication; only popgate.app chooses among them."""

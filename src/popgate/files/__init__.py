@@ -1,0 +1,1 @@
+"""The one module through which queue and mailbox touch the disk."""

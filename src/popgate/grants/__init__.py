@@ -1,0 +1,1 @@
+"""Grants: the right of one client address to relay, held by one identity, until it lapses."""

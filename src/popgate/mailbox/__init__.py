@@ -1,0 +1,1 @@
+"""Mailboxes: where delivered mail lies until it is fetched."""

@@ -1,0 +1,1 @@
+"""Back ends of mailboxes; only popgate.app chooses among them."""

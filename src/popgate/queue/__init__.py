@@ -1,0 +1,1 @@
+"""The durable queue, its schedule, delivery and bounces."""

@@ -1,0 +1,82 @@
+"""The interface between whoever accepts mail and the durable queue."""
+
+from collections.abc import Awaitable
+from typing import Protocol
+
+from popgate.values.address import ClientAddress
+from popgate.values.mail import MailAddress
+from popgate.values.value import value
+
+
+class QueueError(Exception):
+    """The message was not accepted (451 4.3.0, or 452 4.3.1 when `is_full`)."""
+
+    def __init__(self, detail: str, *, is_full: bool = False) -> None:
+        super().__init__(detail)
+        self.is_full = is_full
+
+
+@value
+class Recipient:
+    """One RCPT TO. `notify`: DSN NOTIFY keywords (RFC 3461), () when the client said nothing;
+    `orcpt`: decoded as given ("rfc822;user@example.org"), "" when absent.
+    `is_local`: the domain is ours, so the address was resolved in the account tables.
+    """
+
+    address: MailAddress
+    is_local: bool
+    notify: tuple[str, ...] = ()
+    orcpt: str = ""
+
+
+@value
+class Envelope:
+    """What a message was accepted with.
+
+    `sender` is None for the null reverse-path. `identity` is who it is relayed for, "" when
+    it is plain inbound mail. `envid`, `ret`: DSN parameters, "" when absent.
+    `needs_smtputf8`, `is_8bit`: what the client declared.
+    """
+
+    sender: MailAddress | None
+    recipients: tuple[Recipient, ...]
+    client: ClientAddress | None
+    identity: str = ""
+    session: str = ""
+    helo: str = ""
+    envid: str = ""
+    ret: str = ""
+    needs_smtputf8: bool = False
+    is_8bit: bool = False
+
+
+class Incoming(Protocol):
+    """One message on its way into the queue. After commit or abort it is spent."""
+
+    queue_id: str
+    """Known from the start, so that the Received: field can name it. Never used again."""
+
+    octets: int
+    """Octets written so far."""
+
+    def write(self, chunk: bytes) -> Awaitable[None] | None:
+        """Append a chunk with CRLF line ends. An awaitable asks the caller to wait for it
+        before it writes more (a large body is going to a file). Raises QueueError."""
+        ...
+
+    def commit(self, envelope: Envelope) -> Awaitable[None]:
+        """Wait until message and envelope are on disk for good. Raises QueueError; then
+        nothing of the message is kept."""
+        ...
+
+    def abort(self) -> None:
+        """Forget the message. Safe to call after commit (does nothing)."""
+        ...
+
+
+class Intake(Protocol):
+    """The accepting side of the queue."""
+
+    def receive(self) -> Incoming:
+        """Begin a message. Raises QueueError when the queue takes none now."""
+        ...

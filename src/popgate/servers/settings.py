@@ -1,0 +1,121 @@
+"""Settings of listeners, TLS and limits (tables [[listener]], [tls], [limits])."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from popgate.values.settings import Bounds, Doc
+
+
+@dataclass(slots=True)
+class ListenerSettings:
+    """One [[listener]]."""
+
+    service: Annotated[
+        Literal["smtp", "submission", "pop3"],
+        Doc("What is spoken here: smtp (inbound and relaying by grant), submission (by AUTH) or pop3."),
+    ]
+    bind: Annotated[
+        str,
+        Doc(
+            "Where to listen: HOST:PORT, [V6]:PORT, unix:/PATH, or fd:NAME (systemd socket activation)."
+            " Port 0 takes any free port.",
+            example='"0.0.0.0:25"',
+        ),
+    ]
+    tls: Annotated[
+        Literal["none", "starttls", "implicit"],
+        Doc("none; starttls: the client may ask for TLS (STLS in POP3); implicit: TLS from the first byte."),
+    ] = "none"
+    tls_profile: Annotated[
+        Literal["modern", "legacy"],
+        Doc("modern: TLS 1.2 and newer. legacy: TLS 1.0 and newer, for old devices, on a port of its own."),
+    ] = "modern"
+    plaintext_login: Annotated[
+        bool, Doc("Accept passwords without TLS. Old devices need it; keep such listeners off the Internet.")
+    ] = False
+    relay_by: Annotated[
+        list[Literal["grant", "auth"]] | None,
+        Doc(
+            "What lets a client relay here (smtp and submission). smtp: both; submission: auth alone,"
+            " unless said otherwise.",
+            example='["grant", "auth"]',
+        ),
+    ] = None
+    max_connections: Annotated[
+        int, Doc("Connections here at the same time."), Bounds(1, 1000000, "connections")
+    ] = 1000
+    max_connections_per_address: Annotated[
+        int, Doc("Connections from one address at the same time."), Bounds(1, 1000000, "connections")
+    ] = 20
+    proxy_from: Annotated[
+        list[str],
+        Doc(
+            "Networks of load balancers that must send the PROXY protocol (version 1 or 2) first."
+            " A PROXY header from anybody else is refused.",
+            example='["192.0.2.10"]',
+        ),
+    ] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class TlsSettings:
+    """The [tls] table."""
+
+    certificate: Annotated[
+        str,
+        Doc(
+            "The certificate chain (PEM), read again when the file changes.",
+            example='"/etc/popgate/tls/cert.pem"',
+        ),
+    ] = ""
+    key: Annotated[
+        str, Doc("The private key (PEM), not readable by others.", example='"/etc/popgate/tls/key.pem"')
+    ] = ""
+
+
+@dataclass(slots=True)
+class LimitSettings:
+    """The [limits] table."""
+
+    message_bytes: Annotated[int, Doc("The largest message accepted."), Bounds(1024, 1e10, "bytes")] = (
+        52428800
+    )
+    recipients: Annotated[
+        int,
+        Doc("Recipients of one message; RFC 5321 asks for at least 100."),
+        Bounds(1, 100000, "recipients"),
+    ] = 1000
+    command_seconds: Annotated[
+        int, Doc("How long a client may think between two commands."), Bounds(1, 3600, "seconds")
+    ] = 300
+    pop3_idle_seconds: Annotated[
+        int, Doc("POP3's autologout; RFC 1939 asks for at least ten minutes."), Bounds(1, 86400, "seconds")
+    ] = 600
+    login_seconds: Annotated[
+        int, Doc("How long a POP3 client may take until it has logged in."), Bounds(1, 3600, "seconds")
+    ] = 60
+    minimum_bytes_per_second: Annotated[
+        int,
+        Doc("The least average rate at which a message body must arrive."),
+        Bounds(0, 1e6, "bytes a second"),
+    ] = 500
+    errors: Annotated[
+        int,
+        Doc("Refused or misunderstood commands after which a session is closed."),
+        Bounds(1, 1000, "errors"),
+    ] = 20
+    junk: Annotated[
+        int,
+        Doc("Commands that do nothing (NOOP, RSET, VRFY, EHLO again) after which a session is closed."),
+        Bounds(1, 100000, "commands"),
+    ] = 100
+    drain_seconds: Annotated[
+        int,
+        Doc("How long open sessions may go on when the server stops or reloads."),
+        Bounds(0, 3600, "seconds"),
+    ] = 30
+    connections_per_subnet: Annotated[
+        int,
+        Doc("Connections from one /24 (IPv4) or /64 (IPv6) at the same time, over all listeners."),
+        Bounds(1, 1000000, "connections"),
+    ] = 200

@@ -1,0 +1,78 @@
+"""What a server shell and a session agree on.
+
+The shell owns the transport, the engine and the timers. The session owns the decisions.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Literal, Protocol, TypeVar
+
+from popgate.protocols.engine import Engine
+from popgate.values.address import ClientAddress
+from popgate.values.clock import Clock
+from popgate.values.event import EventSink
+from popgate.values.value import value
+
+_T = TypeVar("_T")
+
+
+@value
+class Peer:
+    """One connection. `client` is the address that grants and limits count (from the PROXY
+    header where one is due); `local` is `ADDRESS:PORT` of our side, for logs."""
+
+    session: str
+    client: ClientAddress
+    client_port: int
+    local: str
+    is_tls: bool = False
+
+
+@value
+class Runtime:
+    """What the outside lends a session, so that it needs no transport, clock or thread of its own.
+
+    `sleep(seconds)`; `run(function)` runs a blocking function in a thread;
+    `token()` gives 128 fresh random bits as 22 printable characters (base64url).
+    """
+
+    clock: Clock
+    emit: EventSink
+    sleep: Callable[[float], Awaitable[None]]
+    run: "Callable[[Callable[[], object]], Awaitable[object]]"
+    token: Callable[[], str]
+
+
+CloseReason = Literal["quit", "eof", "reset", "timeout", "too-slow", "limit", "shutdown", "error", "tls"]
+
+
+class Session(Protocol):
+    """The deciding side of one connection."""
+
+    engine: Engine
+    tick_seconds: float
+    """How often the shell calls `tick` while the session is open; 0: never."""
+
+    def decide(self, event: object) -> object | Awaitable[object] | None:
+        """Decide about an event: a reply at once, an awaitable of one, or None where the event
+        wants no answer (body chunks). Never raises for what a client sent."""
+        ...
+
+    def tls_started(self, version: str, cipher: str) -> None:
+        """TLS is up; forget who logged in. Called after the engine's tls_started."""
+        ...
+
+    def tick(self) -> None:
+        """Time passes while the connection is open: renew the grant."""
+        ...
+
+    def timeout_reply(self) -> object:
+        """The engine's reply for a deadline that ran out."""
+        ...
+
+    def shutdown_reply(self) -> object:
+        """The engine's reply for a server that stops."""
+        ...
+
+    def closed(self, reason: CloseReason) -> None:
+        """The connection is gone: release locks, abort what is open, write the closing event."""
+        ...
