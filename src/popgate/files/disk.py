@@ -65,6 +65,10 @@ class Disk(Protocol):
         """lstat."""
         ...
 
+    def entry_of(self, fd: int) -> Entry:
+        """fstat: what is open, whatever its name stands for by now."""
+        ...
+
     def entries(self, dir_fd: int) -> Iterator[tuple[str, Entry]]:
         """names with entry; a file that vanishes meanwhile is left out."""
         ...
