@@ -1,0 +1,70 @@
+"""Files that are made from the code: `--check` says which are out of date, `--write` makes them anew.
+
+A generator takes the root of the repository and the present text and returns what the text must be,
+so that a file may be generated whole or in one marked block only.
+"""
+
+import sys
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+Generator = Callable[[Path, str], str]
+
+
+def replace_block(text: str, name: str, block: str) -> str:
+    """Put `block` between the lines `<!-- generated: NAME -->` and `<!-- end: NAME -->`.
+
+    Raises ValueError when the text does not have exactly one such pair.
+    """
+    begin, end = f"<!-- generated: {name} -->\n", f"<!-- end: {name} -->"
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ValueError(f"one pair of the marks {begin.strip()} and {end} is needed")
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}{block.rstrip()}\n{end}{after}"
+
+
+def layers(root: Path, text: str) -> str:
+    """ARCHITECTURE.md shows the layers that import-linter holds."""
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = project["tool"]["importlinter"]["contracts"]
+    (lines,) = (contract["layers"] for contract in contracts if contract["id"] == "layers")
+    return replace_block(text, "layers", "```\n" + "\n".join(lines) + "\n```")
+
+
+GENERATORS: Mapping[str, Generator] = {
+    "ARCHITECTURE.md": layers,
+}
+
+
+def stale(root: Path, generators: Mapping[str, Generator]) -> dict[str, str]:
+    """The files that are out of date, each with the text that it must have."""
+    texts = {}
+    for name, generate in generators.items():
+        path = root / name
+        present = path.read_text(encoding="utf-8") if path.exists() else ""
+        wanted = generate(root, present)
+        if wanted != present:
+            texts[name] = wanted
+    return texts
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status 1 when `--check` found a file out of date."""
+    if arguments not in (["--check"], ["--write"]):
+        print("usage: python -m tools.generated --check | --write", file=sys.stderr)
+        return 2
+    root = Path.cwd()
+    texts = stale(root, GENERATORS)
+    for name, text in texts.items():
+        if arguments == ["--write"]:
+            (root / name).write_text(text, encoding="utf-8")
+            print(f"{name}: written")
+        else:
+            print(f"{name}: out of date; make fix writes it")
+    return 1 if texts and arguments == ["--check"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
