@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from tools import check_rfc, fuzz, generated, habits
 
 HEADER = "number\ttitle\tstatus\tnote\n"
