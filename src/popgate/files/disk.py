@@ -10,13 +10,16 @@ from typing import NamedTuple, Protocol
 
 
 class Entry(NamedTuple):
-    """`kind`: "f" regular file, "d" directory, "o" anything else. Sizes in bytes, times in Unix seconds."""
+    """`kind`: "f" regular file, "d" directory, "o" anything else. Sizes in bytes, times in Unix
+    seconds; `mode` is the permission bits alone."""
 
     kind: str
     size: int
     mtime: float
     links: int
     uid: int
+    mode: int = 0o600
+    inode: int = 0
 
 
 class Disk(Protocol):

@@ -128,4 +128,6 @@ def _is_same_file(fd: int, name: str, dir_fd: int) -> bool:
 def _entry(status: os.stat_result) -> Entry:
     mode = status.st_mode
     kind = "f" if stat.S_ISREG(mode) else "d" if stat.S_ISDIR(mode) else "o"
-    return Entry(kind, status.st_size, status.st_mtime, status.st_nlink, status.st_uid)
+    return Entry(
+        kind, status.st_size, status.st_mtime, status.st_nlink, status.st_uid, mode & 0o7777, status.st_ino
+    )

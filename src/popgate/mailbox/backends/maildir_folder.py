@@ -1,0 +1,71 @@
+"""An open Maildir: the descriptors of its directories, reached without following a link.
+
+Each directory is opened from its parent's descriptor with O_NOFOLLOW, and everything in it
+by name from its own descriptor; so whoever swaps a directory for a link meanwhile moves
+nothing that popgate reads, writes or removes (the mail root's own parents are the
+administrator's).
+"""
+
+from popgate.files.disk import Disk
+from popgate.values.identity import Identity
+
+# Users of a site without domains. No domain name has an underscore in it, so no user's
+# Maildir can ever be a directory inside another user's.
+NO_DOMAIN = "_"
+
+
+class Folder:
+    """The Maildir of one user: `home`, `new`, `cur` and, on request, `tmp` are descriptors."""
+
+    __slots__ = ("_disk", "_tmp", "cur", "home", "new")
+
+    def __init__(self, disk: Disk, root: str, identity: Identity, *, settle: bool = False) -> None:
+        """Open it, and make what is missing. With `settle` the path to it is on disk for sure,
+        even when another process made it a moment ago. Raises OSError."""
+        self._disk = disk
+        self._tmp = self.new = self.cur = self.home = -1
+        above = disk.open_directory(root)
+        try:
+            domain = self._enter(above, identity.domain or NO_DOMAIN, settle)
+            disk.close(above)
+            above = domain
+            self.home = self._enter(above, identity.user, settle)
+            self.new = self._enter(self.home, "new", settle)
+            self.cur = self._enter(self.home, "cur", settle)
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            disk.close(above)
+
+    @property
+    def tmp(self) -> int:
+        if self._tmp < 0:
+            self._tmp = self._enter(self.home, "tmp", settle=False)
+        return self._tmp
+
+    def close(self) -> None:
+        """Safe to call twice."""
+        for fd in (self._tmp, self.new, self.cur, self.home):
+            if fd >= 0:
+                self._disk.close(fd)
+        self._tmp = self.new = self.cur = self.home = -1
+
+    def _enter(self, above: int, name: str, settle: bool) -> int:
+        disk = self._disk
+        try:
+            fd = disk.open_directory(name, above)
+        except FileNotFoundError:
+            try:
+                disk.make_directory(name, above)
+            except FileExistsError:
+                pass  # another process was quicker
+            settle = True
+            fd = disk.open_directory(name, above)
+        if settle:
+            try:
+                disk.sync_directory(above)
+            except BaseException:
+                disk.close(fd)
+                raise
+        return fd

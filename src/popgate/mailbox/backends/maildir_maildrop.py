@@ -1,0 +1,247 @@
+"""One user's Maildir as a POP3 maildrop: listed once, locked until closed.
+
+Other programs deliver to, read and tidy the same directories meanwhile, and whoever may
+write there may put anything there. So every file is checked when it is opened, found again
+by its base name when it has moved, and skipped with an event when it cannot be used.
+"""
+
+import errno
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from popgate.files.disk import Disk, Entry
+from popgate.mailbox.backends.maildir_folder import Folder
+from popgate.mailbox.backends.maildir_names import arrival_of, seen_name, sizes_of, split_name, uid_of
+from popgate.mailbox.line_ends import READ_BLOCK, measure, to_wire, top
+from popgate.mailbox.mailbox import MailboxError, Message
+
+MAX_REMEMBERED_SIZES = 50_000
+
+_ANY_READ_BIT = 0o444
+
+Skip = Callable[[str, str], None]  # the file's name, the reason
+SizeMemory = dict[tuple[int, int, float, int], int]  # inode, size, mtime, owner -> octets with CRLF
+
+
+class _File:
+    """One message: where it lay when last seen; `twins` are other files with the same base."""
+
+    __slots__ = ("base", "entry", "in_new", "name", "twins")
+
+    def __init__(self, base: str, name: str, in_new: bool, entry: Entry) -> None:
+        self.base = base
+        self.name = name
+        self.in_new = in_new
+        self.entry = entry
+        self.twins: list[tuple[str, bool, Entry]] = []
+
+
+class MaildirMaildrop:
+    """`popgate.mailbox.mailbox.Maildrop` on an open and locked Maildir. It owns `folder` and `lock`."""
+
+    def __init__(
+        self, disk: Disk, folder: Folder, lock: int, own_uid: int, known: SizeMemory, skip: Skip
+    ) -> None:
+        """List the messages; `known` spares reading a file for its size again in a later
+        session. Raises OSError, and closes neither `folder` nor `lock` then."""
+        self._disk = disk
+        self._folder = folder
+        self._lock = lock
+        self._own_uid = own_uid
+        self._home_uid = disk.entry_of(folder.home).uid
+        self._skip = skip
+        self._known = known
+        self._files: list[_File] = []
+        self._places: dict[str, tuple[str, bool]] | None = None
+        self.messages: Sequence[Message] = self._list()
+
+    # The list
+
+    def _list(self) -> list[Message]:
+        found: dict[str, _File] = {}
+        # new before cur: a file that moves meanwhile is seen twice rather than not at all
+        for in_new, fd in ((True, self._folder.new), (False, self._folder.cur)):
+            for name, entry in self._disk.entries(fd):
+                if name[0] == ".":
+                    continue
+                reason = self._objection(entry)
+                if reason:
+                    self._skip(name, reason)
+                    continue
+                base = split_name(name)[0]
+                there = found.get(base)
+                if there is None:
+                    found[base] = _File(base, name, in_new, entry)
+                else:
+                    there.twins.append((name, in_new, entry))
+        messages = []
+        for file in sorted(found.values(), key=_arrival):
+            octets = self._octets(file)
+            if octets is not None:
+                self._files.append(file)
+                messages.append(Message(uid_of(file.base), octets))
+        return messages
+
+    def _objection(self, entry: Entry) -> str:
+        if entry.kind != "f":
+            return "not a regular file"
+        if entry.uid != self._home_uid:
+            # A hard link to somebody else's file shows its owner; one to a file of ours, made
+            # by whoever owns the Maildir, shows by its links.
+            if entry.uid != self._own_uid:
+                return "it belongs to another user"
+            if entry.links > 1:
+                return "it is a link to another file"
+        if not entry.mode & _ANY_READ_BIT:
+            return "no permission to read it"
+        return ""
+
+    def _octets(self, file: _File) -> int | None:
+        size = file.entry.size
+        stored, wire = sizes_of(file.base)
+        # The name's claim spares reading the file; one that cannot be true is not believed
+        if wire is not None and (stored is None or stored == size) and size <= wire <= 2 * size + 2:
+            return wire
+        entry = file.entry
+        key = (entry.inode, size, entry.mtime, entry.uid)
+        octets = self._known.get(key)
+        if octets is None:
+            try:
+                octets = self._measured(file)
+            except FileNotFoundError:
+                return None  # another program removed it meanwhile
+            except OSError as error:
+                self._skip(file.name, error.strerror or "it cannot be read")
+                return None
+            if len(self._known) >= MAX_REMEMBERED_SIZES:
+                self._known.clear()
+            self._known[key] = octets
+        return octets
+
+    def _measured(self, file: _File) -> int:
+        fd = self._open(file)
+        try:
+            return measure(self._stored_blocks(fd))
+        finally:
+            self._disk.close(fd)
+
+    # One message
+
+    def read(self, index: int, body_lines: int | None = None) -> Iterator[bytes]:
+        self._places = None
+        file = self._files[index]
+        try:
+            fd = self._open(file)
+        except OSError as error:
+            raise MailboxError(f"{file.name!a} cannot be read: {error.strerror}") from error
+        blocks = self._wire_blocks(file, fd, body_lines)
+        next(blocks)  # from here on the generator closes the file, even when nobody asks for more
+        return blocks
+
+    def _wire_blocks(self, file: _File, fd: int, body_lines: int | None) -> Iterator[bytes]:
+        try:
+            yield b""
+            blocks = to_wire(self._stored_blocks(fd))
+            yield from blocks if body_lines is None else top(blocks, body_lines)
+        except OSError as error:
+            raise MailboxError(f"{file.name!a} cannot be read: {error.strerror}") from error
+        finally:
+            self._disk.close(fd)
+
+    def _stored_blocks(self, fd: int) -> Iterator[bytes]:
+        while block := self._disk.read(fd, READ_BLOCK):
+            yield block
+
+    def _open(self, file: _File) -> int:
+        fd = self._find(file, self._disk.open_file)
+        try:
+            reason = self._objection(self._disk.entry_of(fd))
+            if reason:
+                raise PermissionError(errno.EPERM, reason)
+        except BaseException:
+            self._disk.close(fd)
+            raise
+        return fd
+
+    def _find(self, file: _File, act: Callable[[str, int], int]) -> int:
+        """Do something to the file where it was last seen, or else where it is by now."""
+        try:
+            return act(file.name, self._directory(file))
+        except FileNotFoundError:
+            # One look around serves all messages of an operation: thousands may be gone
+            if self._places is None:
+                self._places = self._look_around()
+            if file.base not in self._places:
+                raise
+        file.name, file.in_new = self._places[file.base]
+        return act(file.name, self._directory(file))
+
+    def _directory(self, file: _File) -> int:
+        fd = self._folder.new if file.in_new else self._folder.cur
+        if fd < 0:
+            raise MailboxError("the maildrop was closed")
+        return fd
+
+    def _look_around(self) -> dict[str, tuple[str, bool]]:
+        return {
+            split_name(name)[0]: (name, in_new)
+            for in_new, fd in ((True, self._folder.new), (False, self._folder.cur))
+            for name in self._disk.names(fd)
+            if name[0] != "."
+        }
+
+    # The end of the session
+
+    def remove(self, indexes: Iterable[int]) -> Sequence[int]:
+        failed = []
+        removed = []
+        self._places = None
+        for index in indexes:
+            try:
+                self._remove(self._files[index])
+                removed.append(index)
+            except OSError:
+                failed.append(index)
+        if removed:
+            try:
+                self._disk.sync_directory(self._folder.new)
+                self._disk.sync_directory(self._folder.cur)
+            except OSError:
+                failed += removed  # they may come back after a crash
+        return sorted(failed)
+
+    def _remove(self, file: _File) -> None:
+        self._find(file, self._unlink)
+        for name, in_new, entry in file.twins:
+            # A second link to the same file would bring the message back. Another message
+            # under the same name is left, and listed next time.
+            if entry.inode == file.entry.inode:
+                try:
+                    self._disk.unlink(name, self._folder.new if in_new else self._folder.cur)
+                except FileNotFoundError:
+                    pass
+
+    def _unlink(self, name: str, fd: int) -> int:
+        self._disk.unlink(name, fd)
+        return 0
+
+    def mark_seen(self, indexes: Iterable[int]) -> None:
+        for index in indexes:
+            file = self._files[index]
+            name = seen_name(file.name)
+            if file.twins or (name == file.name and not file.in_new):
+                continue  # renaming onto a twin would delete it
+            try:
+                self._disk.rename(file.name, self._directory(file), name, self._folder.cur)
+            except OSError:
+                continue
+            file.name, file.in_new = name, False
+
+    def close(self) -> None:
+        if self._lock >= 0:
+            lock, self._lock = self._lock, -1
+            self._folder.close()
+            self._disk.close(lock)
+
+
+def _arrival(file: _File) -> tuple[int, str]:
+    return arrival_of(file.base), file.base
