@@ -1,0 +1,352 @@
+"""Checks of a configuration that no single field can make.
+
+Each check is a generator of (is it an error, what was found). They look at values only;
+what lies on the disk is for `popgate.config.files`, because most commands must work where
+the server's files cannot be read.
+"""
+
+from collections.abc import Callable, Iterator
+
+from popgate.config.lines import KeyPath
+from popgate.config.names import domain_fault
+from popgate.config.schema import Finding
+from popgate.config.settings import Config, relay_by
+from popgate.servers.bind import Bind, BindError, parse_bind
+from popgate.servers.settings import ListenerSettings
+from popgate.values.address import AddressError, ClientAddress, Network
+from popgate.values.identity import Identity, IdentityError
+
+Findings = Iterator[tuple[bool, Finding]]
+
+# A network shorter than this is no network of ours: it is most of the Internet.
+_SHORTEST_PREFIX = 7
+
+
+def value_findings(config: Config) -> Findings:
+    """Run every check."""
+    for check in _CHECKS:
+        yield from check(config)
+
+
+def _names(config: Config) -> Findings:
+    if fault := domain_fault(config.hostname):
+        yield True, Finding(("hostname",), fault, "give the full name of this host, such as mail.example.org")
+    elif "." not in config.hostname:
+        yield (
+            False,
+            Finding(
+                ("hostname",),
+                "is not a full name: other servers may refuse mail from it",
+                "such as mail.example.org",
+            ),
+        )
+    seen: set[str] = set()
+    for index, domain in enumerate(config.local_domains):
+        path = ("local_domains", index)
+        if fault := domain_fault(domain):
+            yield True, Finding(path, fault, "such as example.org")
+        elif domain.lower() in seen:
+            yield False, Finding(path, "stands here twice")
+        seen.add(domain.lower())
+    if config.postmaster:
+        try:
+            identity = Identity.parse(config.postmaster)
+        except IdentityError as error:
+            yield True, Finding(("postmaster",), f"is not a mail address: {error}", "user@example.org")
+        else:
+            if not identity.domain:
+                yield True, Finding(("postmaster",), "must be a whole address", f"{identity}@example.org")
+            elif identity.user == "postmaster" and identity.domain in seen:
+                yield True, Finding(("postmaster",), "leads to itself", "name the person who reads it")
+
+
+def _listeners(config: Config) -> Findings:
+    binds: list[tuple[int, Bind]] = []
+    for index, listener in enumerate(config.listener):
+        path: KeyPath = ("listener", index)
+        try:
+            bind = parse_bind(listener.bind)
+        except BindError as error:
+            yield True, Finding((*path, "bind"), "is no place to listen", str(error))
+            bind = None
+        if bind is not None:
+            for other_index, other in binds:
+                if _collide(bind, other):
+                    yield (
+                        True,
+                        Finding(
+                            (*path, "bind"),
+                            f"is taken: listener {other_index} has {other}",
+                            "give each listener its own address and port",
+                        ),
+                    )
+            binds.append((index, bind))
+        yield from _one_listener(config, listener, path, bind)
+
+
+def _collide(one: Bind, other: Bind) -> bool:
+    if one.kind != other.kind:
+        return False
+    if one.kind != "inet":
+        return one.name == other.name
+    if one.port != other.port or one.port == 0 or one.is_ipv6 != other.is_ipv6:
+        return False
+    return one.host == other.host or one.is_wildcard or other.is_wildcard
+
+
+def _one_listener(config: Config, listener: ListenerSettings, path: KeyPath, bind: Bind | None) -> Findings:
+    if listener.tls != "none":
+        for name in ("certificate", "key"):
+            if not getattr(config.tls, name):
+                yield (
+                    True,
+                    Finding(
+                        (*path, "tls"),
+                        f"needs a {name}, and [tls] {name} is not set",
+                        'set it, let popgate init make a self-signed one, or write tls = "none"',
+                    ),
+                )
+    elif listener.tls_profile == "legacy":
+        yield False, Finding((*path, "tls_profile"), 'says nothing where tls = "none"')
+    can_log_in = listener.tls != "none" or listener.plaintext_login
+    if listener.service in ("submission", "pop3") and not can_log_in:
+        yield (
+            False,
+            Finding(
+                (*path, "service"),
+                "nobody can log in here: there is no TLS, and plaintext_login is false",
+                'write tls = "starttls", or plaintext_login = true for old devices',
+            ),
+        )
+    if listener.plaintext_login and listener.tls != "implicit" and bind is not None and _is_open(bind):
+        yield (
+            False,
+            Finding(
+                (*path, "plaintext_login"),
+                f"passwords may cross the Internet in clear, because {bind} can be reached from there",
+                "bind it to the address of the network of the devices, or let a firewall keep others off",
+            ),
+        )
+    yield from _relaying(listener, path, can_log_in=can_log_in)
+    if listener.max_connections_per_address > listener.max_connections:
+        yield (
+            False,
+            Finding(
+                (*path, "max_connections_per_address"),
+                f"is more than max_connections = {listener.max_connections}: one client can take all",
+            ),
+        )
+    yield from _networks(
+        (*path, "proxy_from"),
+        listener.proxy_from,
+        "then anybody could claim any client address, and with it any grant; list the load balancers",
+    )
+
+
+def _relaying(listener: ListenerSettings, path: KeyPath, *, can_log_in: bool) -> Findings:
+    path = (*path, "relay_by")
+    if listener.relay_by is None:
+        return
+    if listener.service == "pop3":
+        yield True, Finding(path, "POP3 relays nothing", "remove it, or put it on an smtp listener")
+    elif "auth" in listener.relay_by and not can_log_in:
+        yield (
+            False,
+            Finding(path, "nobody can authenticate here without TLS", 'write tls = "starttls"'),
+        )
+    if listener.service == "submission" and not relay_by(listener):
+        yield False, Finding(path, "nobody can send mail through this listener")
+
+
+def _is_open(bind: Bind) -> bool:
+    """Can strangers on the Internet reach it, as far as the address tells?"""
+    if bind.kind != "inet":
+        return False
+    if bind.is_wildcard:
+        return True
+    address = ClientAddress.parse(bind.host)
+    return not any(address in network for network in _PRIVATE)
+
+
+_PRIVATE = tuple(
+    Network.parse(text)
+    for text in (
+        "127.0.0.0/8", "::1", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16",
+        "100.64.0.0/10", "fc00::/7", "fe80::/10",
+    )
+)  # fmt: skip
+
+
+def _networks(path: KeyPath, texts: list[str], too_wide: str) -> Findings:
+    for index, text in enumerate(texts):
+        here = (*path, index)
+        try:
+            network = Network.parse(text)
+        except AddressError as error:
+            yield True, Finding(here, "is not a network", f"{error}; such as 192.0.2.0/24 or 192.0.2.7")
+            continue
+        if too_wide and network.prefix_bits < _SHORTEST_PREFIX:
+            yield True, Finding(here, "is most of the Internet", too_wide)
+        elif ClientAddress.parse(text.partition("/")[0]).text != network.text.partition("/")[0]:
+            yield False, Finding(here, f"is read as {network}")
+
+
+def _parsed(texts: list[str]) -> list[tuple[int, Network]]:
+    networks = []
+    for index, text in enumerate(texts):
+        try:
+            networks.append((index, Network.parse(text)))
+        except AddressError:
+            continue
+    return networks
+
+
+def _grants(config: Config) -> Findings:
+    grants = config.grants
+    kind, colon, rest = grants.store.partition(":")
+    path: KeyPath = ("grants", "store")
+    if not colon or kind not in ("directory", "memory"):
+        yield (
+            True,
+            Finding(
+                path,
+                "is no kind of store",
+                f"write directory:{grants.store}"
+                if grants.store.startswith("/")
+                else "directory:PATH or memory:",
+            ),
+        )
+    elif kind == "directory" and not rest:
+        yield True, Finding(path, "names no directory", "such as directory:/var/spool/popgate/allow")
+    elif kind == "memory" and rest:
+        yield True, Finding(path, "memory: takes nothing after the colon", 'write "memory:"')
+    elif kind == "memory" and config.worker_count != 1:
+        yield (
+            True,
+            Finding(
+                path,
+                f"{config.worker_count} workers would each keep grants that the others do not see",
+                "write workers = 1, or keep grants in directory:PATH",
+            ),
+        )
+    if grants.max_age_seconds < grants.window_seconds:
+        yield (
+            False,
+            Finding(
+                ("grants", "max_age_seconds"),
+                f"ends every grant before window_seconds = {grants.window_seconds} does",
+            ),
+        )
+    yield from _networks(
+        ("grants", "trusted"), grants.trusted, "then popgate would be an open relay; list your own networks"
+    )
+    yield from _networks(("grants", "never"), grants.never, "")
+    for index, never in _parsed(grants.never):
+        if never.prefix_bits == 0:
+            yield False, Finding(("grants", "never", index), "no address can get a grant")
+        for trusted_index, trusted in _parsed(grants.trusted):
+            if trusted.prefix_bits >= _SHORTEST_PREFIX and _overlap(never, trusted):
+                yield (
+                    False,
+                    Finding(
+                        ("grants", "trusted", trusted_index),
+                        f"overlaps with never = {never}: its addresses relay without a grant all the same",
+                    ),
+                )
+
+
+def _overlap(one: Network, other: Network) -> bool:
+    def base(network: Network) -> ClientAddress:
+        return ClientAddress.parse(network.text.partition("/")[0])
+
+    return base(one) in other or base(other) in one
+
+
+def _auth(config: Config) -> Findings:
+    backends = config.auth.backends
+    if not backends:
+        yield True, Finding(("auth", "backends"), "nobody can log in", 'write backends = ["accounts"]')
+    for index, text in enumerate(backends):
+        path = ("auth", "backends", index)
+        kind, _, argument = text.partition(":")
+        if kind == "accounts":
+            if argument or text.endswith(":"):
+                yield True, Finding(path, "takes nothing after its name", 'write "accounts"')
+        elif kind == "passwd_file":
+            if not argument:
+                yield True, Finding(path, "names no file", '"passwd_file:/etc/popgate/users"')
+        elif kind == "checkpassword":
+            if not argument.strip():
+                yield True, Finding(path, "names no program", '"checkpassword:/bin/checkpassword"')
+        else:
+            yield (
+                True,
+                Finding(
+                    path, "is no way to check logins", "accounts, passwd_file:PATH or checkpassword:COMMAND"
+                ),
+            )
+        if text in backends[:index]:
+            yield False, Finding(path, "stands here twice")
+    if config.auth.apop and "accounts" not in backends and backends:
+        yield (
+            False,
+            Finding(("auth", "apop"), "only the accounts database keeps secrets that APOP can use"),
+        )
+
+
+def _delivery(config: Config) -> Findings:
+    delivery = config.delivery
+    if delivery.max_retry_seconds < delivery.first_retry_seconds:
+        yield (
+            False,
+            Finding(
+                ("delivery", "max_retry_seconds"),
+                f"is less than first_retry_seconds = {delivery.first_retry_seconds}",
+            ),
+        )
+    if delivery.lifetime_seconds < delivery.first_retry_seconds:
+        yield (
+            False,
+            Finding(
+                ("delivery", "lifetime_seconds"),
+                "mail bounces before it is tried a second time",
+                f"make it much longer than first_retry_seconds = {delivery.first_retry_seconds}",
+            ),
+        )
+    seen: dict[str, int] = {}
+    for index, route in enumerate(delivery.route):
+        path: KeyPath = ("delivery", "route", index, "domains")
+        if not route.domains:
+            yield True, Finding(path, "a route for no domain", 'domains = ["partner.example"]')
+        for number, domain in enumerate(route.domains):
+            here = (*path, number)
+            name = domain.lower()
+            if fault := domain_fault(name.removeprefix(".")):
+                yield True, Finding(here, fault, "such as partner.example, or .partner.example")
+            elif name in seen:
+                yield False, Finding(here, f"is never used: route {seen[name]} has it already")
+            elif name in {local.lower() for local in config.local_domains}:
+                yield False, Finding(here, "is never used: it is one of local_domains")
+            seen.setdefault(name, index)
+
+
+def _limits(config: Config) -> Findings:
+    limits = config.limits
+    if limits.recipients < 100:
+        # RFC 5321 4.5.3.1.8
+        yield False, Finding(("limits", "recipients"), "RFC 5321 asks for at least 100")
+    if limits.pop3_idle_seconds < 600:
+        # RFC 1939 3
+        yield False, Finding(("limits", "pop3_idle_seconds"), "RFC 1939 asks for at least 600")
+    quota = config.grants.quota_bytes
+    if quota and quota < limits.message_bytes:
+        yield (
+            False,
+            Finding(
+                ("grants", "quota_bytes"),
+                f"is less than one message may have: limits.message_bytes = {limits.message_bytes}",
+            ),
+        )
+
+
+_CHECKS: tuple[Callable[[Config], Findings], ...] = (_names, _listeners, _grants, _auth, _delivery, _limits)
