@@ -1,0 +1,563 @@
+"""The account database: who may log in here, what their grants are good for, and aliases.
+
+One SQLite file in write-ahead mode. Many processes use it at once: servers read one row by its
+primary key for each login and each recipient, so a change counts from the next login on and
+nobody needs to be told; the command line writes, in transactions that are on disk when the
+call returns. Secrets that must be recoverable (APOP, CRAM-MD5) stand in a table of their own,
+so that an ordinary login never touches them; the file is its owner's alone.
+
+This module knows neither protocols nor how a login is decided; see account_logins.
+"""
+
+import contextlib
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from popgate.auth.addressbook import Listing
+from popgate.auth.authenticator import LookupUnavailable
+from popgate.auth.hashing import hash_password
+from popgate.grants.grant import DEFAULT_TERMS, Terms
+from popgate.values.identity import Identity, IdentityError
+from popgate.values.mail import MailAddress
+from popgate.values.value import value
+
+# One step a version: MIGRATIONS[n] takes the file from user_version n to n + 1.
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """CREATE TABLE accounts (
+            address TEXT PRIMARY KEY,
+            password TEXT NOT NULL,
+            is_enabled INTEGER NOT NULL,
+            is_device INTEGER NOT NULL,
+            window_seconds INTEGER,
+            max_age_seconds INTEGER,
+            quota_messages INTEGER NOT NULL,
+            quota_recipients INTEGER NOT NULL,
+            quota_bytes INTEGER NOT NULL,
+            senders TEXT NOT NULL,
+            created_at REAL NOT NULL,
+            changed_at REAL NOT NULL
+        ) WITHOUT ROWID""",
+        """CREATE TABLE secrets (
+            address TEXT PRIMARY KEY REFERENCES accounts (address) ON DELETE CASCADE,
+            secret BLOB NOT NULL
+        ) WITHOUT ROWID""",
+        """CREATE TABLE aliases (
+            address TEXT NOT NULL,
+            position INTEGER NOT NULL,
+            target TEXT NOT NULL,
+            PRIMARY KEY (address, position)
+        ) WITHOUT ROWID""",
+    ),
+)
+
+MAX_PASSWORD_BYTES = 240  # POP3's PASS has room for 248 in its line of 255 octets
+MAX_TARGETS = 500
+_WRITE_WAIT_SECONDS = 10.0
+_READ_WAIT_SECONDS = 0.25  # on the event loop's thread: never long; a reader in WAL mode hardly ever waits
+
+_ACCOUNT = (
+    "a.address, a.is_enabled, a.is_device, a.window_seconds, a.max_age_seconds, a.quota_messages,"
+    " a.quota_recipients, a.quota_bytes, a.senders, a.created_at, a.changed_at,"
+    " EXISTS (SELECT 1 FROM secrets s WHERE s.address = a.address)"
+)
+_TERMS = (
+    "a.window_seconds, a.max_age_seconds, a.quota_messages, a.quota_recipients, a.quota_bytes,"
+    " a.senders, a.is_device"
+)
+_CREDENTIALS = "SELECT a.password, a.is_enabled, " + _TERMS + " FROM accounts a WHERE a.address = ?"  # noqa: S608 - constants
+_SECRET = (
+    "SELECT s.secret, a.is_enabled, " + _TERMS + " FROM accounts a"  # noqa: S608 - constants
+    " LEFT JOIN secrets s ON s.address = a.address WHERE a.address = ?"
+)
+# The account's row first, the alias's targets in their order behind it.
+_LISTING = (
+    "SELECT -1 AS position, is_device, NULL FROM accounts WHERE address = ?1"
+    " UNION ALL SELECT position, 0, target FROM aliases WHERE address = ?1 ORDER BY position"
+)
+
+
+class AccountError(Exception):
+    """What a person asked of the database cannot be done; the text says why and what would work."""
+
+
+class AccountExists(AccountError):
+    """The name is taken."""
+
+
+class AccountUnknown(AccountError):
+    """No account or alias has the name."""
+
+
+class BadName(AccountError):
+    """The text is not an address that an account, alias, target or sender can have."""
+
+
+class BadPassword(AccountError):
+    """The password cannot be used in every protocol."""
+
+
+class AccountStoreError(AccountError):
+    """The database cannot be opened, read or written."""
+
+
+@value
+class Account:
+    """One account, as people see it; nothing secret. Times are Unix seconds.
+
+    `terms.senders` are further envelope senders; None or -1 in `terms` means the site's setting.
+    """
+
+    identity: Identity
+    is_enabled: bool
+    is_recoverable: bool
+    terms: Terms
+    created_at: float
+    changed_at: float
+
+    @property
+    def is_device(self) -> bool:
+        return self.terms.is_device
+
+
+@value
+class Alias:
+    """Mail to `address` goes to `targets`, in the order they were given."""
+
+    address: Identity
+    targets: tuple[MailAddress, ...]
+
+
+@value
+class Credentials:
+    """What a login needs. `stored` is the hash, or for `secret` look-ups the secret or None."""
+
+    stored: Any
+    is_enabled: bool
+    terms: Terms
+
+
+class AccountDatabase:
+    """The accounts and aliases in the SQLite file at `path`, which is made when it is missing.
+
+    Methods that people's commands call raise AccountError; `credentials`, `recoverable` and
+    `listing`, which servers call, raise LookupUnavailable. Writing methods block until the
+    change is on disk. Reading ones belong to one thread (the event loop's); all open their
+    connection at first use, so a process may fork between making the object and using it.
+    """
+
+    def __init__(self, path: str, now: Callable[[], float] = time.time) -> None:
+        """Create or migrate the file. Raises AccountStoreError."""
+        self._path = path
+        self._now = now
+        self._reader: sqlite3.Connection | None = None
+        self._writer: sqlite3.Connection | None = None
+        self._write_lock = threading.Lock()
+        try:
+            _make_private(path)
+            with contextlib.closing(self._connect(_WRITE_WAIT_SECONDS)) as connection:
+                connection.execute("PRAGMA journal_mode = WAL")
+                _migrate(connection, path)
+        except (sqlite3.Error, OSError) as error:
+            raise AccountStoreError(f"{path}: {error}") from error
+
+    def close(self) -> None:
+        for connection in (self._reader, self._writer):
+            if connection is not None:
+                connection.close()
+        self._reader = self._writer = None
+
+    # For servers: a row by its primary key.
+
+    def credentials(self, identity: Identity) -> Credentials | None:
+        """The account's hash and terms as they are now, or None. Raises LookupUnavailable."""
+        return self._credentials(_CREDENTIALS, identity)
+
+    def recoverable(self, identity: Identity) -> Credentials | None:
+        """The same with the recoverable secret in place of the hash (None where none is kept)."""
+        return self._credentials(_SECRET, identity)
+
+    def _credentials(self, query: str, identity: Identity) -> Credentials | None:
+        try:
+            row = self._read(query, str(identity)).fetchone()
+        except sqlite3.Error as error:
+            raise LookupUnavailable(f"account database: {error}") from error
+        return None if row is None else Credentials(row[0], row[1] == 1, _terms(row[2:]))
+
+    def listing(self, identity: Identity) -> Listing | None:
+        """What mail to this name does; see AddressBook."""
+        try:
+            rows = self._read(_LISTING, str(identity)).fetchall()
+        except sqlite3.Error as error:
+            raise LookupUnavailable(f"account database: {error}") from error
+        if not rows:
+            return None
+        has_mailbox = rows[0][0] == -1 and not rows[0][1]
+        return Listing(has_mailbox, tuple(_mail_address(row[2]) for row in rows if row[2] is not None))
+
+    # For people: accounts.
+
+    def add(
+        self, address: str, password: str, *, terms: Terms = DEFAULT_TERMS, is_recoverable: bool = False
+    ) -> Account:
+        """A new, enabled account. Raises BadName, BadPassword, AccountExists, AccountStoreError."""
+        identity = account_identity(address)
+        secret = _checked_password(password)
+        terms = _checked_terms(terms)
+        stored = hash_password(secret)
+        now = self._now()
+        with self._writing() as connection:
+            name = str(identity)
+            if _one(connection, "SELECT 1 FROM accounts WHERE address = ?", name):
+                raise AccountExists(f"there is an account {name} already")
+            if not terms.is_device and _one(connection, "SELECT 1 FROM aliases WHERE address = ?", name):
+                raise AccountExists(f"{name} is an alias; remove the alias first, or add a device account")
+            connection.execute(
+                "INSERT INTO accounts VALUES (:address, :password, 1, :is_device, :window_seconds,"
+                " :max_age_seconds, :quota_messages, :quota_recipients, :quota_bytes, :senders, :now, :now)",
+                {"address": name, "password": stored, "now": now, **_terms_row(terms)},
+            )
+            if is_recoverable:
+                connection.execute("INSERT INTO secrets VALUES (?, ?)", (name, secret))
+        return Account(identity, True, is_recoverable, terms, now, now)
+
+    def get(self, address: str) -> Account:
+        """Raises BadName, AccountUnknown, AccountStoreError."""
+        identity = account_identity(address)
+        rows = self._query(f"SELECT {_ACCOUNT} FROM accounts a WHERE a.address = ?", str(identity))  # noqa: S608
+        if not rows:
+            raise AccountUnknown(f"there is no account {identity}")
+        return _account(rows[0])
+
+    def list(self) -> Sequence[Account]:
+        """All accounts, by address. Raises AccountStoreError."""
+        return [_account(row) for row in self._query(f"SELECT {_ACCOUNT} FROM accounts a ORDER BY a.address")]  # noqa: S608
+
+    def set_password(self, address: str, password: str, *, is_recoverable: bool | None = None) -> None:
+        """Change the password. `is_recoverable` None keeps a recoverable secret where there was one,
+        True begins to keep one, False forgets it. Raises as `add`, and AccountUnknown."""
+        identity = account_identity(address)
+        secret = _checked_password(password)
+        stored = hash_password(secret)
+        with self._writing() as connection:
+            name = str(identity)
+            self._change(connection, identity, "password = :password", {"password": stored})
+            if is_recoverable is None:
+                connection.execute("UPDATE secrets SET secret = ? WHERE address = ?", (secret, name))
+            elif is_recoverable:
+                connection.execute("INSERT OR REPLACE INTO secrets VALUES (?, ?)", (name, secret))
+            else:
+                connection.execute("DELETE FROM secrets WHERE address = ?", (name,))
+
+    def enable(self, address: str) -> None:
+        """Let the account log in again. Raises BadName, AccountUnknown, AccountStoreError."""
+        self._set_enabled(address, 1)
+
+    def disable(self, address: str) -> None:
+        """No login from now on; its mail is still kept. Raises as `enable`.
+
+        Grants that the account holds already are not touched: revoke them with the grants service.
+        """
+        self._set_enabled(address, 0)
+
+    def _set_enabled(self, address: str, is_enabled: int) -> None:
+        identity = account_identity(address)
+        with self._writing() as connection:
+            self._change(connection, identity, "is_enabled = :is_enabled", {"is_enabled": is_enabled})
+
+    def set_terms(self, address: str, terms: Terms) -> None:
+        """Replace the terms whole. Raises BadName, AccountUnknown, AccountExists, AccountStoreError."""
+        identity = account_identity(address)
+        terms = _checked_terms(terms)
+        with self._writing() as connection:
+            columns = _terms_row(terms)
+            if not terms.is_device:
+                self._refuse_hidden_mailbox(connection, identity, None)
+            self._change(
+                connection, identity, ", ".join(f"{column} = :{column}" for column in columns), columns
+            )
+
+    def remove(self, address: str) -> None:
+        """Forget the account and its secret; its mailbox is not touched, and neither are aliases that
+        lead to it. Raises as `enable`."""
+        identity = account_identity(address)
+        with self._writing() as connection:
+            done = connection.execute("DELETE FROM accounts WHERE address = ?", (str(identity),))
+            if done.rowcount != 1:
+                raise AccountUnknown(f"there is no account {identity}")
+
+    def replace_hash(self, identity: Identity, old: str, new: str) -> bool:
+        """Store `new` unless the hash is no longer `old`: the same password under better parameters.
+        Callable from any thread."""
+        with self._writing() as connection:
+            done = connection.execute(
+                "UPDATE accounts SET password = ? WHERE address = ? AND password = ?",
+                (new, str(identity), old),
+            )
+            return done.rowcount == 1
+
+    # For people: aliases.
+
+    def add_alias(self, address: str, targets: Sequence[str]) -> Alias:
+        """Mail to `address` goes to `targets`: addresses here or anywhere.
+
+        An account with a mailbox may have an alias too, but must be among its targets.
+        Raises BadName, AccountExists, AccountStoreError.
+        """
+        identity = account_identity(address)
+        wanted = tuple(dict.fromkeys(alias_target(target) for target in targets))
+        if not wanted:
+            raise BadName(f"the alias {identity} needs at least one target")
+        if len(wanted) > MAX_TARGETS:
+            raise BadName(f"an alias has at most {MAX_TARGETS} targets; let it lead to further aliases")
+        with self._writing() as connection:
+            if _one(connection, "SELECT 1 FROM aliases WHERE address = ?", str(identity)):
+                raise AccountExists(f"there is an alias {identity} already; remove it first to change it")
+            self._refuse_hidden_mailbox(connection, identity, wanted)
+            connection.executemany(
+                "INSERT INTO aliases VALUES (?, ?, ?)",
+                [(str(identity), position, str(target)) for position, target in enumerate(wanted)],
+            )
+        return Alias(identity, wanted)
+
+    def remove_alias(self, address: str) -> None:
+        """Raises BadName, AccountUnknown, AccountStoreError."""
+        identity = account_identity(address)
+        with self._writing() as connection:
+            if not connection.execute("DELETE FROM aliases WHERE address = ?", (str(identity),)).rowcount:
+                raise AccountUnknown(f"there is no alias {identity}")
+
+    def list_aliases(self) -> Sequence[Alias]:
+        """All aliases, by address. Raises AccountStoreError."""
+        found: dict[str, list[MailAddress]] = {}
+        for address, target in self._query("SELECT address, target FROM aliases ORDER BY address, position"):
+            found.setdefault(address, []).append(_mail_address(target))
+        return [Alias(Identity.parse(address), tuple(targets)) for address, targets in found.items()]
+
+    def _refuse_hidden_mailbox(
+        self, connection: sqlite3.Connection, identity: Identity, targets: Sequence[MailAddress] | None
+    ) -> None:
+        # An alias beside an account with a mailbox hides that mailbox unless it is among the targets.
+        name = str(identity)
+        if targets is None:
+            rows = connection.execute("SELECT target FROM aliases WHERE address = ?", (name,)).fetchall()
+            if not rows:
+                return
+            targets = [_mail_address(row[0]) for row in rows]
+        elif not _one(connection, "SELECT 1 FROM accounts WHERE address = ? AND NOT is_device", name):
+            return
+        if not any(str(target).lower() == name for target in targets):
+            raise AccountExists(
+                f"{name} is an account with a mailbox, which an alias of the same name would hide;"
+                f" put {name} among the targets to keep a copy there"
+            )
+
+    # Connections.
+
+    def _connect(self, wait_seconds: float) -> sqlite3.Connection:
+        # mode=rw: a file that somebody moved away is an error, not a new empty database.
+        connection = sqlite3.connect(
+            f"file:{quote(os.path.abspath(self._path))}?mode=rw",
+            uri=True,
+            timeout=wait_seconds,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        try:
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute("PRAGMA secure_delete = ON")  # a removed secret leaves no bytes behind
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _read(self, query: str, *arguments: str) -> sqlite3.Cursor:
+        reader = self._reader
+        if reader is None:
+            reader = self._connect(_READ_WAIT_SECONDS)
+            reader.execute("PRAGMA query_only = ON")
+            self._reader = reader
+        return reader.execute(query, arguments)
+
+    def _query(self, query: str, *arguments: str) -> Sequence[Any]:
+        try:
+            return self._read(query, *arguments).fetchall()
+        except sqlite3.Error as error:
+            raise AccountStoreError(f"{self._path}: {error}") from error
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._write_lock:
+            try:
+                if self._writer is None:
+                    self._writer = self._connect(_WRITE_WAIT_SECONDS)
+                connection = self._writer
+                connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield connection
+                    connection.execute("COMMIT")
+                except BaseException:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                    raise
+            except sqlite3.Error as error:
+                raise AccountStoreError(f"{self._path}: {error}") from error
+
+    def _change(
+        self, connection: sqlite3.Connection, identity: Identity, columns: str, values: Mapping[str, object]
+    ) -> None:
+        done = connection.execute(
+            f"UPDATE accounts SET {columns}, changed_at = :now WHERE address = :address",  # noqa: S608 - our column names
+            {**values, "now": self._now(), "address": str(identity)},
+        )
+        if done.rowcount != 1:
+            raise AccountUnknown(f"there is no account {identity}")
+
+
+def account_identity(address: str) -> Identity:
+    """Read the address of an account or alias: `user@domain`. Raises BadName."""
+    try:
+        identity = Identity.parse(address)
+    except IdentityError as error:
+        raise BadName(f"{address!r}: {error}") from error
+    if not identity.domain:
+        raise BadName(f"{address!r}: an account's name is a whole address, such as {address}@example.org")
+    return identity
+
+
+# RFC 5321 4.1.2 atext; a target with a quoted local part is refused.
+_ATEXT = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-/=?^_`{|}~")
+
+
+def alias_target(text: str) -> MailAddress:
+    """Read the target of an alias: an address anywhere, of plain ASCII. Raises BadName."""
+    local, at, domain = text.rpartition("@")
+    if not at or len(local) > 64 or not all(atom and _ATEXT.issuperset(atom) for atom in local.split(".")):
+        raise BadName(f"{text!r} is not an address such as user@example.org")
+    if not domain:
+        raise BadName(f"{text!r} has no domain; a whole address is needed, such as user@example.org")
+    try:
+        return MailAddress(local, Identity("x", domain).domain)
+    except IdentityError as error:
+        raise BadName(f"{text!r}: {error}") from error
+
+
+def _mail_address(text: str) -> MailAddress:
+    local, _, domain = text.rpartition("@")
+    return MailAddress(local, domain)
+
+
+def _checked_password(password: str) -> bytes:
+    encoded = password.encode("utf-8", "surrogateescape")
+    if not encoded:
+        raise BadPassword("the password is empty")
+    if len(encoded) > MAX_PASSWORD_BYTES:
+        raise BadPassword(f"the password has {len(encoded)} bytes; POP3 has room for {MAX_PASSWORD_BYTES}")
+    if any(byte < 32 or byte == 127 for byte in encoded):
+        raise BadPassword("the password holds a control character, which POP3 cannot send")
+    return encoded
+
+
+def _checked_terms(terms: Terms) -> Terms:
+    for seconds in (terms.window_seconds, terms.max_age_seconds):
+        if seconds is not None and seconds < 1:
+            raise AccountError("window and greatest age are at least one second")
+    if min(terms.quota_messages, terms.quota_recipients, terms.quota_bytes) < -1:
+        raise AccountError("a quota is a number, 0 for no limit, or -1 for the site's setting")
+    senders = tuple(dict.fromkeys(_checked_sender(sender) for sender in terms.senders))
+    return Terms(
+        terms.window_seconds,
+        terms.max_age_seconds,
+        terms.quota_messages,
+        terms.quota_recipients,
+        terms.quota_bytes,
+        senders,
+        terms.is_device,
+    )
+
+
+def _checked_sender(sender: str) -> str:
+    if sender.startswith("@"):
+        return "@" + alias_target("x" + sender).domain
+    return str(alias_target(sender)).lower()
+
+
+def _terms_row(terms: Terms) -> dict[str, object]:
+    return {
+        "is_device": int(terms.is_device),
+        "window_seconds": terms.window_seconds,
+        "max_age_seconds": terms.max_age_seconds,
+        "quota_messages": terms.quota_messages,
+        "quota_recipients": terms.quota_recipients,
+        "quota_bytes": terms.quota_bytes,
+        "senders": " ".join(terms.senders),
+    }
+
+
+def _terms(row: Sequence[Any]) -> Terms:
+    window_seconds, max_age_seconds, messages, recipients, octets, senders, is_device = row
+    senders = tuple(senders.split()) if senders else ()
+    return Terms(window_seconds, max_age_seconds, messages, recipients, octets, senders, is_device == 1)
+
+
+def _account(row: Sequence[Any]) -> Account:
+    return Account(
+        identity=Identity.parse(row[0]),
+        is_enabled=row[1] == 1,
+        is_recoverable=row[11] == 1,
+        terms=_terms((*row[3:9], row[2])),
+        created_at=row[9],
+        changed_at=row[10],
+    )
+
+
+def _one(connection: sqlite3.Connection, query: str, *arguments: str) -> bool:
+    return connection.execute(query, arguments).fetchone() is not None
+
+
+def _make_private(path: str) -> None:
+    """Make the file before SQLite does, for its owner alone; SQLite gives the same mode to the
+    files that it puts beside it."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            status = os.fstat(fd)
+            if status.st_mode & 0o077 and status.st_uid == os.geteuid():
+                os.fchmod(fd, 0o600)
+        finally:
+            os.close(fd)
+        return
+    try:
+        if os.geteuid() == 0:
+            # Root makes it for the user who owns the directory, the one that the server runs as.
+            owner = os.stat(os.path.dirname(os.path.abspath(path)))
+            os.fchown(fd, owner.st_uid, owner.st_gid)
+    finally:
+        os.close(fd)
+
+
+def _migrate(connection: sqlite3.Connection, path: str) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > len(MIGRATIONS):
+            raise AccountStoreError(
+                f"{path} was written by a newer popgate (schema {version}, this one knows {len(MIGRATIONS)})"
+            )
+        for step in MIGRATIONS[version:]:
+            for statement in step:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
