@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator
 
 from popgate.files.disk import Disk
-from popgate.mailbox.backends.maildir_folder import Folder
+from popgate.mailbox.backends.maildir_folder import Folder, release
 from popgate.mailbox.backends.maildir_maildrop import MaildirMaildrop, SizeMemory
 from popgate.mailbox.backends.maildir_names import host_part
 from popgate.mailbox.line_ends import BLOCK, StoredForm
@@ -150,7 +150,7 @@ class MaildirMailboxes:
                     self._clean(folder, lock)
                     return self._list(identity, folder, lock)
                 except BaseException:
-                    self._disk.close(lock)
+                    release(self._disk, lock)
                     raise
             except BaseException:
                 folder.close()

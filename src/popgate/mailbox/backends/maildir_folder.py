@@ -27,7 +27,7 @@ class Folder:
         above = disk.open_directory(root)
         try:
             domain = self._enter(above, identity.domain or NO_DOMAIN, settle)
-            disk.close(above)
+            release(disk, above)
             above = domain
             self.home = self._enter(above, identity.user, settle)
             self.new = self._enter(self.home, "new", settle)
@@ -36,7 +36,7 @@ class Folder:
             self.close()
             raise
         finally:
-            disk.close(above)
+            release(disk, above)
 
     @property
     def tmp(self) -> int:
@@ -48,7 +48,7 @@ class Folder:
         """Safe to call twice."""
         for fd in (self._tmp, self.new, self.cur, self.home):
             if fd >= 0:
-                self._disk.close(fd)
+                release(self._disk, fd)
         self._tmp = self.new = self.cur = self.home = -1
 
     def _enter(self, above: int, name: str, settle: bool) -> int:
@@ -66,6 +66,14 @@ class Folder:
             try:
                 disk.sync_directory(above)
             except BaseException:
-                disk.close(fd)
+                release(disk, fd)
                 raise
         return fd
+
+
+def release(disk: Disk, fd: int) -> None:
+    """Close what nothing was written through: a close that fails closes too and loses nothing."""
+    try:
+        disk.close(fd)
+    except OSError:
+        pass

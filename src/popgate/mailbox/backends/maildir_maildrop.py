@@ -9,7 +9,7 @@ import errno
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from popgate.files.disk import Disk, Entry
-from popgate.mailbox.backends.maildir_folder import Folder
+from popgate.mailbox.backends.maildir_folder import Folder, release
 from popgate.mailbox.backends.maildir_names import arrival_of, seen_name, sizes_of, split_name, uid_of
 from popgate.mailbox.line_ends import READ_BLOCK, measure, to_wire, top
 from popgate.mailbox.mailbox import MailboxError, Message
@@ -122,7 +122,7 @@ class MaildirMaildrop:
         try:
             return measure(self._stored_blocks(fd))
         finally:
-            self._disk.close(fd)
+            release(self._disk, fd)
 
     # One message
 
@@ -145,7 +145,7 @@ class MaildirMaildrop:
         except OSError as error:
             raise MailboxError(f"{file.name!a} cannot be read: {error.strerror}") from error
         finally:
-            self._disk.close(fd)
+            release(self._disk, fd)
 
     def _stored_blocks(self, fd: int) -> Iterator[bytes]:
         while block := self._disk.read(fd, READ_BLOCK):
@@ -158,7 +158,7 @@ class MaildirMaildrop:
             if reason:
                 raise PermissionError(errno.EPERM, reason)
         except BaseException:
-            self._disk.close(fd)
+            release(self._disk, fd)
             raise
         return fd
 
@@ -240,7 +240,7 @@ class MaildirMaildrop:
         if self._lock >= 0:
             lock, self._lock = self._lock, -1
             self._folder.close()
-            self._disk.close(lock)
+            release(self._disk, lock)
 
 
 def _arrival(file: _File) -> tuple[int, str]:
