@@ -1,0 +1,116 @@
+"""The writing thread: everything that waits shares the next commit.
+
+One fsync costs the disk much more than one message costs us. So whoever has something to
+write leaves it here and waits; the thread takes all that has gathered, runs it as one
+transaction, and answers everybody with one call into each event loop. There is no wait
+to gather more: what comes while a commit runs is the next batch.
+"""
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from popgate.queue.database import Database, Work
+from popgate.queue.queue import QueueError
+
+_T = TypeVar("_T")
+_Ticket = tuple[Work, asyncio.Future[Any]]
+_Answer = tuple[asyncio.Future[Any], Any, BaseException | None]
+
+MOST_AT_ONCE = 512
+"""Works in one transaction, so that a burst does not make its first waiter wait for all."""
+
+
+class GroupWriter:
+    """Owns `database` until `close`. Works with any asyncio event loop."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._inbox: queue.SimpleQueue[_Ticket | None] = queue.SimpleQueue()
+        self._is_closed = False
+        self.commits = 0
+        self.works = 0
+        self._thread = threading.Thread(target=self._run, name="queue-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Callable[[sqlite3.Connection], _T]) -> "asyncio.Future[_T]":
+        """A future for the work's result, done once it is on disk for good.
+
+        It raises QueueError when the database failed; what the work itself raises passes through.
+        """
+        future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+        if self._is_closed:
+            future.set_exception(QueueError("the queue is closed"))
+        else:
+            self._inbox.put((work, future))
+        return future
+
+    def close(self) -> None:
+        """Write what waits, end the thread, close the database. Blocks; safe to call twice."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._inbox.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        is_open = True
+        while is_open:
+            batch: list[_Ticket] = []
+            ticket = self._inbox.get()
+            while True:
+                if ticket is None:
+                    is_open = False
+                    break
+                batch.append(ticket)
+                if len(batch) >= MOST_AT_ONCE:
+                    break
+                try:
+                    ticket = self._inbox.get_nowait()
+                except queue.Empty:
+                    break
+            if batch:
+                self._commit(batch)
+        self._database.close()
+
+    def _commit(self, batch: list[_Ticket]) -> None:
+        answers: list[_Answer] = []
+        try:
+            results = self._database.transact([work for work, _ in batch])
+        except QueueError as error:
+            answers = [(future, None, QueueError(str(error), is_full=error.is_full)) for _, future in batch]
+        except Exception as error:
+            if len(batch) > 1:
+                # One work is at fault, none is kept: each again by itself, so that the others pass.
+                for ticket in batch:
+                    self._commit([ticket])
+                return
+            answers = [(batch[0][1], None, error)]
+        else:
+            answers = [(future, result, None) for (_, future), result in zip(batch, results, strict=True)]
+        self.commits += 1
+        self.works += len(batch)
+        _tell(answers)
+
+
+def _tell(answers: list[_Answer]) -> None:
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Answer]] = {}
+    for answer in answers:
+        by_loop.setdefault(answer[0].get_loop(), []).append(answer)
+    for loop, group in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(_resolve, group)
+        except RuntimeError:
+            pass  # the loop is closed, so nobody waits any more
+
+
+def _resolve(answers: list[_Answer]) -> None:
+    for future, result, error in answers:
+        if future.done():
+            continue  # cancelled by whoever waited
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)

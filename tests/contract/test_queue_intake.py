@@ -1,0 +1,265 @@
+"""The accepting side of the queue: what commit promises, and at what price."""
+
+import asyncio
+import os
+import sqlite3
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from popgate.files.real import RealDisk
+from popgate.queue import queue_id
+from popgate.queue.incoming import OUTSTANDING, SPILL_OCTETS
+from popgate.queue.queue import Envelope, QueueError, Recipient
+from popgate.queue.store import SqliteQueue
+from popgate.values.address import ClientAddress
+from popgate.values.mail import MailAddress
+
+SENDER = MailAddress("printer", "example.org")
+ENVELOPE = Envelope(
+    sender=SENDER,
+    recipients=(
+        Recipient(MailAddress("you", "example.net"), is_local=False, notify=("FAILURE", "DELAY")),
+        Recipient(MailAddress("me", "example.org"), is_local=True, orcpt="rfc822;me@example.org"),
+    ),
+    client=ClientAddress.parse("192.0.2.7"),
+    identity="printer@example.org",
+    session="s1",
+    helo="printer.example.org",
+    envid="e1",
+    ret="HDRS",
+    needs_smtputf8=True,
+    is_8bit=True,
+)
+
+
+class ManualClock:
+    def __init__(self, now: float = 1_800_000_000.0) -> None:
+        self.time = now
+
+    def now(self) -> float:
+        return self.time
+
+    def monotonic(self) -> float:
+        return self.time
+
+
+def open_queue(path: Path, **options: Any) -> SqliteQueue:
+    return SqliteQueue(
+        str(path),
+        options.pop("disk", RealDisk()),
+        options.pop("clock", ManualClock()),
+        lambda event: None,
+        **options,
+    )
+
+
+def stored(path: Path) -> dict[str, bytes]:
+    """What lies in the queue, read without any of its code: queue id to body."""
+    connection = sqlite3.connect(path / "queue.sqlite")
+    found = {}
+    for number, octets, crc, body in connection.execute("SELECT id, octets, crc, body FROM message"):
+        name = queue_id.to_text(number)
+        if body is None:
+            body = (path / "bodies" / name).read_bytes()
+        assert len(body) == octets
+        assert zlib.crc32(body) == crc
+        found[name] = body
+    connection.close()
+    return found
+
+
+async def accept(queue: SqliteQueue, body: bytes, block: int = 65536, envelope: Envelope = ENVELOPE) -> str:
+    message = queue.receive()
+    for start in range(0, len(body), block):
+        waiting = message.write(body[start : start + block])
+        if waiting is not None:
+            await waiting
+    assert message.octets == len(body)
+    await message.commit(envelope)
+    return message.queue_id
+
+
+@pytest.mark.parametrize("octets", [0, 1, 4096, SPILL_OCTETS, SPILL_OCTETS + 1, 1_000_000])
+async def test_what_is_committed_is_there_whole(tmp_path: Path, octets: int) -> None:
+    body = (os.urandom(512).hex().encode() + b"\r\n") * (octets // 1026 + 1)
+    queue = open_queue(tmp_path)
+    name = await accept(queue, body[:octets], block=50_000)
+    queue.close()
+    assert stored(tmp_path) == {name: body[:octets]}
+    assert os.listdir(tmp_path / "bodies") == ([name] if octets > SPILL_OCTETS else [])
+
+
+async def test_the_envelope_is_kept(tmp_path: Path) -> None:
+    queue = open_queue(tmp_path)
+    await accept(queue, b"x\r\n")
+    queue.close()
+    connection = sqlite3.connect(tmp_path / "queue.sqlite")
+    assert connection.execute(
+        "SELECT sender_local, sender_domain, client, identity, session, helo, envid, ret,"
+        " needs_smtputf8, is_8bit FROM message"
+    ).fetchall() == [
+        (
+            "printer",
+            "example.org",
+            "192.0.2.7",
+            "printer@example.org",
+            "s1",
+            "printer.example.org",
+            "e1",
+            "HDRS",
+            1,
+            1,
+        )
+    ]
+    assert connection.execute(
+        "SELECT number, local, domain, is_local, notify, orcpt, state, attempts FROM recipient"
+    ).fetchall() == [
+        (0, "you", "example.net", 0, "FAILURE,DELAY", "", "pending", 0),
+        (1, "me", "example.org", 1, "", "rfc822;me@example.org", "pending", 0),
+    ]
+    connection.close()
+
+
+async def test_nothing_is_kept_of_an_aborted_message(tmp_path: Path) -> None:
+    queue = open_queue(tmp_path)
+    small, large = queue.receive(), queue.receive()
+    small.write(b"x\r\n")
+    waiting = large.write(b"x" * 400_000)
+    small.abort()
+    large.abort()
+    if waiting is not None:
+        await waiting
+    with pytest.raises(QueueError):
+        await small.commit(ENVELOPE)
+    kept = await accept(queue, b"kept\r\n")
+    await asyncio.sleep(0.05)
+    queue.close()
+    assert stored(tmp_path) == {kept: b"kept\r\n"}
+    assert os.listdir(tmp_path / "bodies") == []
+
+
+async def test_abort_after_commit_does_nothing(tmp_path: Path) -> None:
+    queue = open_queue(tmp_path)
+    message = queue.receive()
+    message.write(b"x\r\n")
+    committing = message.commit(ENVELOPE)
+    message.abort()
+    await committing
+    message.abort()
+    queue.close()
+    assert list(stored(tmp_path)) == [message.queue_id]
+
+
+async def test_messages_that_gather_share_a_commit(tmp_path: Path) -> None:
+    queue = open_queue(tmp_path)
+    before = queue.writer.commits
+    await asyncio.gather(*[accept(queue, b"x" * 100) for _ in range(200)])
+    commits = queue.writer.commits - before
+    queue.close()
+    assert len(stored(tmp_path)) == 200
+    assert commits < 50
+
+
+async def test_a_failing_work_does_not_take_its_neighbours_with_it(tmp_path: Path) -> None:
+    queue = open_queue(tmp_path)
+
+    def fails(connection: sqlite3.Connection) -> None:
+        connection.execute("UPDATE sequence SET next = 0")
+        raise ValueError("at fault")
+
+    bad = queue.writer.submit(fails)
+    names = await asyncio.gather(*[accept(queue, b"x") for _ in range(5)])
+    with pytest.raises(ValueError, match="at fault"):
+        await bad
+    assert await queue.writer.submit(lambda c: c.execute("SELECT next FROM sequence").fetchone()[0]) > 0
+    queue.close()
+    assert sorted(stored(tmp_path)) == sorted(names)
+
+
+async def test_a_fast_writer_of_a_large_body_is_asked_to_wait(tmp_path: Path) -> None:
+    queue = open_queue(tmp_path)
+    message = queue.receive()
+    asked = [message.write(b"x" * 65536) for _ in range(20)]
+    assert asked[0] is None
+    assert any(waiting is not None for waiting in asked[: OUTSTANDING // 65536 + 2])
+    for waiting in asked:
+        if waiting is not None:
+            await waiting
+    await message.commit(ENVELOPE)
+    queue.close()
+    assert stored(tmp_path) == {message.queue_id: b"x" * 65536 * 20}
+
+
+async def test_queue_ids_are_never_used_again(tmp_path: Path) -> None:
+    """Neither after a restart nor after the clock was set back by ten years."""
+    seen: list[str] = []
+    for now in (1_800_000_000.0, 1_800_000_000.0, 1_500_000_000.0):
+        queue = open_queue(tmp_path, clock=ManualClock(now))
+        other = open_queue(tmp_path, clock=ManualClock(now))
+        for _ in range(3 * queue_id.BLOCK):
+            message = queue.receive()
+            seen.append(message.queue_id)
+            message.abort()
+            if len(seen) % 1000 == 0:
+                await asyncio.sleep(0.01)  # the next block is asked for in advance
+        seen.append(other.receive().queue_id)
+        queue.close()
+        other.close()
+    assert len(set(seen)) == len(seen)
+    assert all((name.isalnum() and name.islower()) or name.isdigit() for name in seen)
+
+
+def test_queue_ids_sort_as_their_numbers() -> None:
+    numbers = [0, 1, 29, 30, 10**6, 1_800_000_000_000_000, 30**11 - 1]
+    texts = [queue_id.to_text(number) for number in numbers]
+    assert texts == sorted(texts)
+    assert [queue_id.to_number(text) for text in texts] == numbers
+    assert queue_id.to_number("../../etc/p") is None
+    assert queue_id.to_number("") is None
+
+
+async def test_a_database_of_another_version_is_refused(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "queue.sqlite")
+    connection.execute("PRAGMA user_version = 7")
+    connection.close()
+    with pytest.raises(QueueError, match="version 7"):
+        open_queue(tmp_path)
+
+
+async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "queue.sqlite").write_bytes(b"garbage " * 1000)
+    with pytest.raises(QueueError):
+        open_queue(tmp_path)
+
+
+async def test_nobody_else_can_read_the_queue(tmp_path: Path) -> None:
+    queue = open_queue(tmp_path / "queue")
+    await accept(queue, b"x" * 100_000)
+    for path in [tmp_path / "queue", *(tmp_path / "queue").rglob("*")]:
+        assert path.stat().st_mode & 0o077 == 0, path
+    queue.close()
+
+
+async def test_accepted_is_called_for_each_message(tmp_path: Path) -> None:
+    calls: list[int] = []
+    queue = open_queue(tmp_path, accepted=lambda: calls.append(1))
+    await accept(queue, b"x")
+    await asyncio.sleep(0)
+    queue.close()
+    assert calls
+
+
+def test_it_works_with_uvloop(tmp_path: Path) -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def run() -> list[str]:
+        queue = open_queue(tmp_path)
+        names = await asyncio.gather(*[accept(queue, b"x" * size) for size in (1, 200_000, 5)])
+        queue.close()
+        return list(names)
+
+    names = uvloop.run(run())
+    assert sorted(stored(tmp_path)) == sorted(names)
