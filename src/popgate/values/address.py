@@ -120,6 +120,11 @@ class Network:
     def prefix_bits(self) -> int:
         return self._bits - self._shift
 
+    @property
+    def base(self) -> ClientAddress:
+        """The first address of the block."""
+        return ClientAddress((self._base << self._shift).to_bytes(self._bits // 8, "big"))
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Network) and self.text == other.text
 

@@ -1,0 +1,382 @@
+"""Grants as files of one directory, shared with relay-ctrl's programs and among all processes.
+
+The file format is popgate.grants.stores.spool's. Reading takes no lock. Whoever changes
+an address holds an exclusive flock on the directory itself: a lock *file* would be removed
+by relay-ctrl-age, and two processes would then hold "the" lock (docs/decisions).
+relay-ctrl's own programs take no lock; they replace whole files by rename, so a reader
+never sees half a file, and at worst one of two logins of the same instant is lost.
+
+A step of the clock, the windows and the quotas are the rules' business, not the store's.
+"""
+
+import errno
+import fcntl
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
+
+from popgate.grants import rules
+from popgate.grants.grant import DEFAULT_TERMS, Grant, Terms, Usage
+from popgate.grants.store import Change, StoreError
+from popgate.grants.stores import spool
+from popgate.values.address import AddressError, ClientAddress
+
+STALE_SECONDS: Final = 60.0
+"""Age of a temporary file that nobody will rename any more."""
+CACHED_FILES: Final = 4096
+_LOCK_WAIT_SECONDS: Final = 0.00005
+
+
+class DirectoryStore:
+    """The grant directory at `path`; made with mode 0700 when missing. Raises StoreError.
+
+    Only files of this process's user, of root and of `allowed_uids` count. `file_mode` is
+    what new files get: 0o600, or more where relay-ctrl-check runs as another user.
+    A change waits at most `lock_seconds` for the lock. May be used by threads and after fork.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        allowed_uids: Iterable[int] = (),
+        *,
+        file_mode: int = 0o600,
+        lock_seconds: float = 0.5,
+    ) -> None:
+        self._path = path
+        self._allowed_uids = frozenset({os.geteuid(), 0, *allowed_uids})
+        self._file_mode = file_mode
+        self._lock_seconds = lock_seconds
+        self._cache: dict[str, tuple[tuple[int, int, int, int], tuple[Grant, ...]]] = {}
+        self._directory = -1
+        self._lock_file = -1
+        self._lock_owner = 0
+        self._threads = threading.Lock()
+        try:
+            os.makedirs(path, 0o700, exist_ok=True)
+            self._directory = _open_directory(path)
+        except OSError as error:
+            raise _fault("open", path, error) from error
+
+    def find(self, address: ClientAddress) -> Sequence[Grant]:
+        name = address.text
+        try:
+            # The stat is what a cached answer costs; a new file has new numbers (_modified_ns).
+            state = os.stat(name, dir_fd=self._directory, follow_symlinks=False)
+        except FileNotFoundError:
+            self._check_directory()
+            return ()
+        except OSError as error:
+            raise _fault("read", name, error) from error
+        cached = self._cache.get(name)
+        key = (state.st_ino, state.st_mtime_ns, state.st_ctime_ns, state.st_size)
+        if cached is not None and cached[0] == key:
+            return cached[1]
+        if not spool.is_grant_file(state, self._allowed_uids):
+            return ()
+        grants, state_read = self._read(address)
+        if state_read is not None and state_read.st_size and grants and grants[0].protocol != "relay-ctrl":
+            if len(self._cache) >= CACHED_FILES:
+                self._cache.clear()
+            key = (state_read.st_ino, state_read.st_mtime_ns, state_read.st_ctime_ns, state_read.st_size)
+            self._cache[name] = (key, grants)
+        return grants
+
+    def change(self, address: ClientAddress, change: Change) -> Sequence[Grant]:
+        with self._threads:
+            self._lock()
+            try:
+                return self._change_locked(address, change)
+            finally:
+                fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+
+    def addresses(self) -> Iterator[ClientAddress]:
+        for name in self._names():
+            address = _address_of(name)
+            if address is not None and self._read(address)[0]:
+                yield address
+
+    def sweep(self, now: float, is_dead: Callable[[Grant], bool]) -> Sequence[Grant]:
+        """Foreign names (neither an address nor a temporary file's) never grant anything and
+        are left alone, so that a mistyped path does not empty somebody's directory."""
+        self._reopen_if_replaced()
+        removed: list[Grant] = []
+        for name in self._names():
+            address = _address_of(name)
+            if address is None:
+                if _LIKE_AN_ADDRESS.issuperset(name) or spool.is_temporary(name):
+                    self._remove_litter(name, now)
+                continue
+            grants, _ = self._read(address)
+            if not grants:
+                self._remove_litter(name, now)
+            elif any(map(is_dead, grants)):
+                dead: list[Grant] = []
+
+                def living(grants: Sequence[Grant], dead: list[Grant] = dead) -> Sequence[Grant]:
+                    dead[:] = [grant for grant in grants if is_dead(grant)]
+                    return [grant for grant in grants if grant not in dead]
+
+                self.change(address, living)
+                removed += dead
+        return removed
+
+    def redate(self, delta_seconds: float) -> None:
+        """Files written while this runs are taken for dated by the new time already. A file
+        caught between both keeps its old times, and the rules then refuse what they doubt."""
+        before = {name: self._stat(name) for name in self._names() if _address_of(name) is not None}
+        for name, state in before.items():
+            address = _address_of(name)
+            if address is None or state is None:
+                continue
+
+            def moved(
+                grants: Sequence[Grant], name: str = name, state: os.stat_result = state
+            ) -> Sequence[Grant]:
+                now = self._stat(name)
+                if now is None or (now.st_ino, now.st_mtime_ns) != (state.st_ino, state.st_mtime_ns):
+                    return grants
+                return [rules.redated(grant, delta_seconds) for grant in grants]
+
+            self.change(address, moved)
+
+    def close(self) -> None:
+        for file in (self._directory, self._lock_file):
+            if file >= 0:
+                os.close(file)
+        self._directory = self._lock_file = -1
+        self._cache.clear()
+
+    # Under the lock.
+
+    def _lock(self) -> None:
+        pid = os.getpid()
+        try:
+            if self._lock_owner != pid:
+                # After a fork the descriptor is shared with the parent, and so would the lock be.
+                if self._lock_file >= 0:
+                    os.close(self._lock_file)
+                    self._lock_file = -1
+                self._lock_file = _open_directory(".", self._directory)
+                self._lock_owner = pid
+            deadline = 0.0
+            wait = _LOCK_WAIT_SECONDS
+            while True:
+                try:
+                    fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return
+                except BlockingIOError:
+                    pass
+                now = time.monotonic()
+                deadline = deadline or now + self._lock_seconds
+                if now >= deadline:
+                    raise StoreError(f"the grant directory {self._path} is locked by another process")
+                time.sleep(wait)
+                wait = min(wait * 2, 0.002)
+        except OSError as error:
+            raise _fault("lock", self._path, error) from error
+
+    def _change_locked(self, address: ClientAddress, change: Change) -> Sequence[Grant]:
+        name = address.text
+        before, state = self._read(address)
+        after = rules.in_order(change(before))
+        if tuple(after) == before:
+            return before
+        try:
+            if not after:
+                if state is not None:
+                    os.unlink(name, dir_fd=self._directory)
+                return ()
+            records = [_record(grant) for grant in after]
+            content = spool.serialise(records)
+            modified_ns = _modified_ns(max(record.renewed for record in records), state)
+            self._write(name, content, modified_ns)
+        except FileNotFoundError as error:
+            if not after:
+                return ()
+            raise _fault("write", name, error) from error
+        except (OSError, ValueError) as error:
+            raise _fault("write", name, error) from error
+        # What a reader sees now: senders or old records may have been cut off.
+        stored = spool.parse(content, modified_ns // 1000)
+        if stored is None:
+            raise StoreError(f"the grant file {name} cannot be read back")
+        return tuple(_grant(address, record) for record in stored)
+
+    def _write(self, name: str, content: bytes, modified_ns: int) -> None:
+        stamp = time.time()
+        for _ in range(100):
+            temporary = spool.temporary_name(stamp)
+            try:
+                spool.write(self._directory, name, content, modified_ns, temporary, self._file_mode)
+                return
+            except FileExistsError:
+                stamp += 0.000001
+            except IsADirectoryError:
+                # A directory of the name grants nothing, and may not keep a login from granting.
+                os.rename(name, temporary, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+        raise FileExistsError(errno.EEXIST, "no free temporary name")
+
+    def _remove_litter(self, name: str, now: float) -> None:
+        """Remove what is no grant file, after looking again under the lock."""
+        with self._threads:
+            self._lock()
+            try:
+                state = self._stat(name)
+                if state is None:
+                    return
+                address = _address_of(name)
+                if address is not None and self._read(address)[0]:
+                    return
+                if spool.is_temporary(name):
+                    if now - state.st_mtime <= STALE_SECONDS:
+                        return  # relay-ctrl-allow may be about to rename it; it takes no lock
+                elif not _LIKE_AN_ADDRESS.issuperset(name):
+                    return
+                if stat.S_ISDIR(state.st_mode):
+                    os.rmdir(name, dir_fd=self._directory)
+                else:
+                    os.unlink(name, dir_fd=self._directory)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                # A full directory, or another user's file in a sticky one: it stays, and grants nothing.
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EPERM, errno.EACCES, errno.EBUSY):
+                    raise _fault("remove", name, error) from error
+            finally:
+                fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+
+    # Without a lock.
+
+    def _read(self, address: ClientAddress) -> tuple[tuple[Grant, ...], os.stat_result | None]:
+        name = address.text
+        try:
+            found = spool.read(self._directory, name, self._allowed_uids)
+        except OSError as error:
+            raise _fault("read", name, error) from error
+        if found is None:
+            return (), None
+        content, state = found
+        records = spool.parse(content, state.st_mtime_ns // 1000)
+        if records is None:
+            return (), state
+        return tuple([_grant(address, record) for record in records]), state
+
+    def _names(self) -> list[str]:
+        try:
+            # A descriptor of its own: the reading position would be shared after a fork.
+            directory = _open_directory(".", self._directory)
+            try:
+                return os.listdir(directory)
+            finally:
+                os.close(directory)
+        except OSError as error:
+            raise _fault("list", self._path, error) from error
+
+    def _stat(self, name: str) -> os.stat_result | None:
+        try:
+            return os.stat(name, dir_fd=self._directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _fault("read", name, error) from error
+
+    def _check_directory(self) -> None:
+        """No file of a name means no grant only while the directory itself is there."""
+        try:
+            if os.fstat(self._directory).st_nlink == 0:
+                raise StoreError(f"the grant directory {self._path} was removed")
+        except OSError as error:
+            raise _fault("read", self._path, error) from error
+
+    def _reopen_if_replaced(self) -> None:
+        try:
+            os.makedirs(self._path, 0o700, exist_ok=True)
+            there, ours = os.stat(self._path), os.fstat(self._directory)
+            if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
+                return
+            fresh = _open_directory(self._path)
+            with self._threads:
+                old, self._directory = self._directory, fresh
+                self._lock_owner = 0
+                self._cache.clear()
+                os.close(old)
+        except OSError as error:
+            raise _fault("open", self._path, error) from error
+
+
+_LIKE_AN_ADDRESS = frozenset("0123456789abcdefABCDEF.:")  # relay-ctrl's programs make "..." and "1", too
+
+
+def _open_directory(path: str, directory: int | None = None) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+
+
+def _fault(verb: str, what: str, error: Exception) -> StoreError:
+    return StoreError(f"cannot {verb} {what}: {error}")
+
+
+def _address_of(name: str) -> ClientAddress | None:
+    """The address that a file name spells canonically."""
+    try:
+        address = ClientAddress.parse(name)
+    except AddressError:
+        return None
+    return address if address.text == name else None
+
+
+def _modified_ns(renewed: int, before: os.stat_result | None) -> int:
+    """The file's time, with a serial number in the nanoseconds.
+
+    Two changes in one tick of the kernel's clock, on an inode just freed, could otherwise
+    give two contents the same numbers, and a cached one would be taken for the other.
+    """
+    serial = 0 if before is None else (before.st_mtime_ns + 1) % 1000
+    return renewed * 1000 + serial
+
+
+def _record(grant: Grant) -> spool.Record:
+    terms, used = grant.terms, grant.used
+    return spool.Record(
+        None if grant.identity == rules.ANONYMOUS else grant.identity,
+        grant.protocol,
+        _micros(grant.since),
+        _micros(grant.login_at),
+        _micros(grant.renewed_at),
+        terms.window_seconds,
+        terms.max_age_seconds,
+        (terms.quota_messages, terms.quota_recipients, terms.quota_bytes),
+        (used.messages, used.recipients, used.bytes),
+        terms.is_device,
+        terms.senders,
+    )
+
+
+def _grant(address: ClientAddress, record: spool.Record) -> Grant:
+    if (
+        record.window is None
+        and record.max_age is None
+        and not record.senders
+        and not record.is_device
+        and record.quotas == (-1, -1, -1)
+    ):
+        terms = DEFAULT_TERMS
+    else:
+        terms = Terms(record.window, record.max_age, *record.quotas, record.senders, record.is_device)
+    return Grant(
+        address,
+        record.identity or rules.ANONYMOUS,
+        record.protocol,
+        record.since / spool.MICRO,
+        record.login / spool.MICRO,
+        record.renewed / spool.MICRO,
+        terms,
+        Usage(*record.used),
+    )
+
+
+def _micros(seconds: float) -> int:
+    return max(0, round(seconds * spool.MICRO))
