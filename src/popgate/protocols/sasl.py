@@ -105,7 +105,12 @@ def decode_base64(line: bytes) -> bytes | None:
         data = binascii.a2b_base64(line, strict_mode=True)
     except binascii.Error:
         return None
-    return data if binascii.b2a_base64(data, newline=False) == line else None
+    return data if encode_base64(data) == line else None
+
+
+def encode_base64(data: bytes) -> bytes:
+    """`data` as one base64 line, without a line end."""
+    return binascii.b2a_base64(data, newline=False)
 
 
 class _Plain:

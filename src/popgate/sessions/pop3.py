@@ -1,0 +1,391 @@
+"""Decides for one POP3 connection: who logs in, what is read, what is removed.
+
+The order of a login is the point of the product: the proof is checked, the maildrop is locked,
+the grant is written where every SMTP process sees it, and only then does the client read +OK.
+A login that finds its maildrop in use is not completed and grants nothing.
+
+Blocking calls of the mailbox go through `runtime.run`. A connection can be lost while one of them
+runs, so whoever is last to know closes the maildrop: `closed`, the coroutine that waits for the
+call, or the call itself.
+"""
+
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Protocol, cast
+
+from popgate.auth.authenticator import Authenticator, AuthResult, Denied, Login, MaybeLater, Unavailable
+from popgate.grants.grant import Terms
+from popgate.mailbox.mailbox import MailboxError, Mailboxes, MailboxInUse, Maildrop
+from popgate.protocols.pop3 import replies
+from popgate.protocols.pop3.events import (
+    ApopCredentials,
+    Authenticate,
+    Credentials,
+    Pop3Event,
+    Quit,
+    Retrieve,
+    StartTls,
+)
+from popgate.protocols.pop3.replies import Reply
+from popgate.protocols.pop3.server import Offer, Pop3Server
+from popgate.protocols.sasl import PlainCredentials
+from popgate.sessions.session import CloseReason, Peer, Runtime
+from popgate.values.address import ClientAddress
+from popgate.values.event import Event
+from popgate.values.identity import Identity
+from popgate.values.value import value
+
+READ_INLINE_OCTETS = 65536
+"""A message of one block is read at once; a thread costs more than the read."""
+
+
+class LoginGrants(Protocol):
+    """What a login needs of popgate.grants; nothing here raises."""
+
+    def allow(
+        self, address: ClientAddress, identity: Identity, protocol: str, terms: Terms, session: str
+    ) -> bool: ...
+
+    def renew(self, address: ClientAddress, identity: Identity, session: str) -> None: ...
+
+    def logout(self, address: ClientAddress, identity: Identity, session: str) -> None: ...
+
+
+class LoginThrottle(Protocol):
+    """Counts failed logins over all sessions and says how long to wait, in seconds."""
+
+    def wait_before_seconds(self, client: ClientAddress, name: str) -> float: ...
+
+    def delay_seconds(self, client: ClientAddress, name: str) -> float: ...
+
+    def failed(self, client: ClientAddress, name: str) -> None: ...
+
+    def succeeded(self, client: ClientAddress, name: str) -> None: ...
+
+
+def opens_in_thread(identity: Identity) -> bool:
+    """The cautious answer to Pop3Services.opens_quickly: any maildrop may be large or on a slow disk."""
+    return False
+
+
+@value
+class Pop3Policy:
+    """What a listener allows. `tick_seconds`: how often a grant is renewed while its session is
+    open; it must be well below the shortest window (0: never)."""
+
+    hostname: str
+    offers_tls: bool = False
+    plaintext_login: bool = False
+    apop: bool = False
+    errors: int = 20
+    junk: int = 100
+    failures_before_close: int = 3
+    tick_seconds: float = 20.0
+
+
+@value
+class Pop3Services:
+    """Whom the session asks. `opens_quickly(identity)`: whether a maildrop is sure to open within
+    a fraction of a millisecond, so that the session may do it without a thread."""
+
+    authenticator: Authenticator
+    mailboxes: Mailboxes
+    grants: LoginGrants
+    throttle: LoginThrottle
+    opens_quickly: Callable[[Identity], bool] = opens_in_thread
+
+
+class Pop3Session:
+    """The deciding side of one POP3 connection; see popgate.sessions.session.Session."""
+
+    def __init__(self, peer: Peer, policy: Pop3Policy, runtime: Runtime, services: Pop3Services) -> None:
+        self._peer = peer
+        self._policy = policy
+        self._runtime = runtime
+        self._services = services
+        self._is_tls = peer.is_tls
+        self._failures = 0
+        self._login: Login | None = None
+        self._protocol: str | None = None
+        self._is_granted = False
+        self._maildrop: Maildrop | None = None
+        self._is_in_thread = False
+        self._is_closed = False
+        self._retrieved: set[int] = set()
+        self._removed = 0
+        self._fault: str | None = None  # of the mailbox; may be set in a thread, is told when all is over
+        self.tick_seconds = policy.tick_seconds
+        offer = Offer(
+            policy.hostname,
+            is_tls=peer.is_tls,
+            tls=policy.offers_tls,
+            plaintext_login=policy.plaintext_login,
+            apop=policy.apop,
+            errors=policy.errors,
+            junk=policy.junk,
+        )
+        self.engine = Pop3Server(offer, runtime.token)
+
+    def decide(self, event: object) -> Reply | Awaitable[Reply]:
+        """The reply to an event of the engine, or an awaitable of it."""
+        pop3_event = cast(Pop3Event, event)
+        if type(pop3_event) is Authenticate:
+            return self._authenticate(pop3_event.credentials)
+        if type(pop3_event) is Retrieve:
+            return self._retrieve(pop3_event.index, pop3_event.body_lines)
+        if type(pop3_event) is Quit:
+            return self._quit(pop3_event.deleted)
+        if type(pop3_event) is StartTls:
+            return replies.START_TLS
+        raise TypeError(f"{event!r} is no POP3 event")
+
+    def tls_started(self, version: str, cipher: str) -> None:
+        self._is_tls = True
+
+    def tick(self) -> None:
+        if self._is_granted and self._login is not None:
+            self._services.grants.renew(self._peer.client, self._login.identity, self._peer.session)
+
+    def timeout_reply(self) -> Reply:
+        return replies.TIMED_OUT
+
+    def shutdown_reply(self) -> Reply:
+        return replies.SHUTTING_DOWN
+
+    def closed(self, reason: CloseReason) -> None:
+        """Release the maildrop; without QUIT nothing is removed (RFC 1939 6)."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if not self._is_in_thread:
+            self._release()
+        identity = self._login.identity if self._login is not None else None
+        if self._is_granted and identity is not None:
+            self._services.grants.logout(self._peer.client, identity, self._peer.session)
+        self._emit(
+            "pop3.close",
+            identity=None if identity is None else str(identity),
+            protocol=self._protocol,
+            reason=reason,
+            retrieved=len(self._retrieved),
+            deleted=self._removed,
+            octets=self.engine.octets_sent,
+            fault=self._fault,
+        )
+
+    # Login
+
+    def _authenticate(self, credentials: Credentials) -> Reply | Awaitable[Reply]:
+        wait_seconds = self._services.throttle.wait_before_seconds(self._peer.client, credentials.name)
+        if wait_seconds > 0:
+            return self._authenticate_later(credentials, wait_seconds)
+        result = self._check(credentials)
+        if isinstance(result, Login | Denied | Unavailable):
+            return self._conclude(credentials, result)
+        return self._conclude_later(credentials, result)
+
+    async def _authenticate_later(self, credentials: Credentials, wait_seconds: float) -> Reply:
+        await self._runtime.sleep(wait_seconds)
+        result = self._check(credentials)
+        if isinstance(result, Login | Denied | Unavailable):
+            reply = self._conclude(credentials, result)
+            return reply if isinstance(reply, Reply) else await reply
+        return await self._conclude_later(credentials, result)
+
+    async def _conclude_later(self, credentials: Credentials, result: Awaitable[AuthResult]) -> Reply:
+        reply = self._conclude(credentials, await result)
+        return reply if isinstance(reply, Reply) else await reply
+
+    def _check(self, credentials: Credentials) -> MaybeLater:
+        authenticator = self._services.authenticator
+        if type(credentials) is PlainCredentials:
+            return authenticator.check_password(credentials.name, credentials.password)
+        if type(credentials) is ApopCredentials:
+            return authenticator.check_apop(credentials.name, credentials.challenge, credentials.digest)
+        assert not isinstance(credentials, PlainCredentials | ApopCredentials)
+        return authenticator.check_cram_md5(credentials.name, credentials.challenge, credentials.digest)
+
+    def _conclude(self, credentials: Credentials, result: AuthResult) -> Reply | Awaitable[Reply]:
+        client, throttle = self._peer.client, self._services.throttle
+        if type(result) is Login:
+            if self._is_closed:  # while the proof was checked; nobody would release the maildrop
+                return replies.MAILDROP_UNAVAILABLE
+            throttle.succeeded(client, credentials.name)
+            if not result.has_mailbox:
+                return self._complete(credentials, result)
+            if self._services.opens_quickly(result.identity):
+                return self._open(credentials, result)
+            return self._open_in_thread(credentials, result)
+        if type(result) is Denied:
+            # The same for an unknown name, a wrong password and a disabled account
+            self._failures += 1
+            throttle.failed(client, credentials.name)
+            self._login_failed(credentials, result.reason)
+            is_last = self._failures >= self._policy.failures_before_close
+            reply = replies.DENIED_FOR_GOOD if is_last else replies.DENIED
+            delay_seconds = throttle.delay_seconds(client, credentials.name)
+            return self._delayed(reply, delay_seconds) if delay_seconds > 0 else reply
+        assert isinstance(result, Unavailable)
+        self._login_failed(credentials, "unavailable", result.detail)
+        return replies.LOGIN_UNAVAILABLE
+
+    async def _delayed(self, reply: Reply, seconds: float) -> Reply:
+        await self._runtime.sleep(seconds)
+        return reply
+
+    def _open(self, credentials: Credentials, login: Login) -> Reply:
+        try:
+            self._maildrop = self._services.mailboxes.open_maildrop(login.identity)
+        except MailboxError as error:
+            return self._not_open(credentials, error)
+        return self._complete(credentials, login)
+
+    async def _open_in_thread(self, credentials: Credentials, login: Login) -> Reply:
+        def open_() -> None:
+            self._maildrop = self._services.mailboxes.open_maildrop(login.identity)
+            if self._is_closed:
+                self._release()  # nobody waits for it any more
+
+        try:
+            await self._in_thread(open_)
+        except MailboxError as error:
+            return self._not_open(credentials, error)
+        if self._is_closed:
+            return replies.MAILDROP_UNAVAILABLE  # nobody reads it; what matters is that no grant is made
+        return self._complete(credentials, login)
+
+    def _not_open(self, credentials: Credentials, error: MailboxError) -> Reply:
+        if isinstance(error, MailboxInUse):
+            self._login_failed(credentials, "in-use", str(error))
+            return replies.IN_USE
+        self._login_failed(credentials, "mailbox", str(error))
+        return replies.MAILDROP_UNAVAILABLE
+
+    def _complete(self, credentials: Credentials, login: Login) -> Reply:
+        """The grant is visible to every process before the reply exists."""
+        is_apop = type(credentials) is ApopCredentials
+        protocol = "apop" if is_apop else "pop3"
+        messages = self._maildrop.messages if self._maildrop is not None else ()
+        self._login, self._protocol = login, protocol
+        self._is_granted = self._services.grants.allow(
+            self._peer.client, login.identity, protocol, login.terms, self._peer.session
+        )
+        self._emit(
+            "pop3.login",
+            identity=str(login.identity),
+            protocol=protocol,
+            mechanism=_mechanism(credentials),
+            tls="yes" if self._is_tls else "no",
+            messages=len(messages),
+        )
+        return Reply(replies.LOGGED_IN, messages=messages)
+
+    def _login_failed(self, credentials: Credentials, reason: str, detail: str | None = None) -> None:
+        self._emit(
+            "pop3.login.failed",
+            name=_for_log(credentials.name),
+            mechanism=_mechanism(credentials),
+            reason=reason,
+            detail=detail,
+        )
+
+    # The maildrop
+
+    def _retrieve(self, index: int, body_lines: int | None) -> Reply | Awaitable[Reply]:
+        if self._maildrop is None:
+            return replies.MESSAGE_UNAVAILABLE
+        if self._maildrop.messages[index].octets <= READ_INLINE_OCTETS:
+            return self._read(self._maildrop, index, body_lines)
+        return self._read_in_thread(self._maildrop, index, body_lines)
+
+    async def _read_in_thread(self, maildrop: Maildrop, index: int, body_lines: int | None) -> Reply:
+        return cast(Reply, await self._in_thread(lambda: self._read(maildrop, index, body_lines)))
+
+    def _read(self, maildrop: Maildrop, index: int, body_lines: int | None) -> Reply:
+        # The first block is read before +OK: a message that is gone must be -ERR
+        try:
+            blocks = maildrop.read(index, body_lines)
+            first = next(blocks, b"")
+        except MailboxError as error:
+            self._fault = str(error)
+            return replies.MESSAGE_UNAVAILABLE
+        if body_lines is None:
+            self._retrieved.add(index)
+            wire = b"+OK %d octets\r\n" % maildrop.messages[index].octets
+        else:
+            wire = b"+OK\r\n"
+        return Reply(wire, source=self._watched(first, blocks))
+
+    def _watched(self, first: bytes, blocks: Iterator[bytes]) -> Iterator[bytes]:
+        """The blocks; a failure on the way is kept for the log, and the shell breaks the reply off."""
+        yield first
+        try:
+            yield from blocks
+        except MailboxError as error:
+            self._fault = str(error)
+            raise
+
+    def _quit(self, deleted: tuple[int, ...]) -> Reply | Awaitable[Reply]:
+        if self._maildrop is None:
+            return replies.BYE
+        if not deleted and not self._retrieved:
+            self._release()
+            return replies.BYE
+        return self._update(self._maildrop, deleted)
+
+    async def _update(self, maildrop: Maildrop, deleted: tuple[int, ...]) -> Reply:
+        """RFC 1939 6, the UPDATE state. The lock goes before the answer: a client that comes
+        back at once finds the maildrop free."""
+        seen = sorted(self._retrieved.difference(deleted))
+
+        def update() -> int:
+            left = len(maildrop.remove(deleted)) if deleted else 0
+            if seen:
+                maildrop.mark_seen(seen)
+            self._release()
+            return left
+
+        try:
+            left = cast(int, await self._in_thread(update))
+        except MailboxError as error:
+            self._fault = str(error)
+            return replies.NOT_ALL_REMOVED
+        self._removed = len(deleted) - left
+        if left:
+            self._fault = f"{left} deleted messages could not be removed"
+            return replies.NOT_ALL_REMOVED
+        return replies.BYE
+
+    async def _in_thread(self, call: Callable[[], object]) -> object:
+        self._is_in_thread = True
+        try:
+            return await self._runtime.run(call)
+        finally:
+            self._is_in_thread = False
+            if self._is_closed:
+                self._release()
+
+    def _release(self) -> None:
+        if self._maildrop is not None:
+            maildrop, self._maildrop = self._maildrop, None
+            try:
+                maildrop.close()
+            except MailboxError as error:
+                self._fault = str(error)
+
+    # Events
+
+    def _emit(self, event: str, /, **fields: str | int | None) -> None:
+        fields["session"] = self._peer.session
+        fields["client"] = self._peer.client.text
+        self._runtime.emit(Event(event, self._runtime.clock.now(), fields))
+
+
+def _mechanism(credentials: Credentials) -> str:
+    if type(credentials) is PlainCredentials:
+        return credentials.mechanism
+    return "APOP" if type(credentials) is ApopCredentials else "CRAM-MD5"
+
+
+def _for_log(name: str) -> str:
+    """A name that somebody typed: bounded, and nothing in it that a terminal or a log reader obeys."""
+    return "".join([char if " " < char < "\x7f" else "?" for char in name[:64]])
