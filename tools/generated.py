@@ -9,6 +9,9 @@ import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from popgate.config.reference import reference
+from popgate.config.sample import sample
+
 Generator = Callable[[Path, str], str]
 
 
@@ -35,6 +38,8 @@ def layers(root: Path, text: str) -> str:
 
 GENERATORS: Mapping[str, Generator] = {
     "ARCHITECTURE.md": layers,
+    "docs/popgate.toml.sample": lambda _root, _text: sample(),
+    "docs/settings.md": lambda _root, _text: reference(),
 }
 
 
