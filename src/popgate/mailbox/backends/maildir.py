@@ -125,7 +125,7 @@ class MaildirMailboxes:
         now = self._clock.now()
         seconds = int(now)
         microseconds = int((now - seconds) * 1_000_000)
-        return "%d.M%06dP%dQ%dR%s.%s" % (
+        return "%d.M%06dP%dQ%06dR%s.%s" % (
             seconds,
             microseconds,
             os.getpid(),

@@ -17,12 +17,13 @@ NO_DOMAIN = "_"
 class Folder:
     """The Maildir of one user: `home`, `new`, `cur` and, on request, `tmp` are descriptors."""
 
-    __slots__ = ("_disk", "_tmp", "cur", "home", "new")
+    __slots__ = ("_disk", "_is_new", "_tmp", "cur", "home", "new")
 
     def __init__(self, disk: Disk, root: str, identity: Identity, *, settle: bool = False) -> None:
         """Open it, and make what is missing. With `settle` the path to it is on disk for sure,
         even when another process made it a moment ago. Raises OSError."""
         self._disk = disk
+        self._is_new = False
         self._tmp = self.new = self.cur = self.home = -1
         above = disk.open_directory(root)
         try:
@@ -32,6 +33,8 @@ class Folder:
             self.home = self._enter(above, identity.user, settle)
             self.new = self._enter(self.home, "new", settle)
             self.cur = self._enter(self.home, "cur", settle)
+            if self._is_new:
+                _ = self.tmp  # other programs take it for a Maildir only with all three
         except BaseException:
             self.close()
             raise
@@ -58,6 +61,7 @@ class Folder:
         except FileNotFoundError:
             try:
                 disk.make_directory(name, above)
+                self._is_new = True
             except FileExistsError:
                 pass  # another process was quicker
             settle = True
