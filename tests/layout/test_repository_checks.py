@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import check_rfc, fuzz, generated, habits
+from tools import check_events, check_rfc, fuzz, generated, habits
 
 HEADER = "number\ttitle\tstatus\tnote\n"
 
@@ -106,3 +106,24 @@ def test_fuzz_targets_are_found_by_name(tmp_path: Path) -> None:
     for name in ("fuzz_smtp.py", "fuzz_lines.py", "test_fuzz_smtp.py"):
         (tmp_path / "tests/fuzz" / name).touch()
     assert [path.name for path in fuzz.targets(tmp_path)] == ["fuzz_lines.py", "fuzz_smtp.py"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "source", "fault"),
+    [
+        ("| `a.b` | when | x |", 'emit("a.b")', None),
+        ("| `a.b` | when | x |", 'self._emit("a.b" if x else "a.c")', "the event a.c is not in"),
+        ("| `a.b` | when | x |", 'Event("a.c", 1, {"x": "a.b"})', "the event a.c is not in"),
+        ("| `a.b` | when | x |", "", "no code makes the event a.b"),
+        ("| `a.c` | when | x |\n| `a.b` | when | x |", 'emit("a.b")\nemit("a.c")', "sorted by name"),
+        ("| `a.b` | when |", 'emit("a.b")', "a row is"),
+        ("", 'open("a.txt")', None),
+    ],
+)
+def test_an_event_without_its_row_is_found(tmp_path: Path, rows: str, source: str, fault: str | None) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/events.md").write_text(f"| event | when | fields |\n|---|---|---|\n{rows}\n")
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/module.py").write_text(source)
+    found = check_events.check(tmp_path)
+    assert any(fault in one for one in found) if fault else found == []
