@@ -51,6 +51,10 @@ class InputBuffer:
         self._compact()
         return line
 
+    def peek(self, most: int) -> bytes:
+        """Up to `most` octets, which stay in the buffer."""
+        return bytes(self._data[self._offset : self._offset + most])
+
     def take(self, most: int) -> bytes:
         """Up to `most` octets, b"" when there are none."""
         offset = self._offset

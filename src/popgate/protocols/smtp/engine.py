@@ -1,0 +1,701 @@
+"""The SMTP server engine: RFC 5321 and its extensions, sans-IO.
+
+Theory of operation. `next_event` reads one command line after the other (or blocks of a
+message body) and answers itself whatever is a matter of syntax and sequence. When something
+must be decided by somebody else it returns an event and reads no further until `answer`; so
+pipelined commands are taken in order, and nothing is ever read in a state that is not settled.
+COMMANDS has a row for each verb: in which phases it may come, whether TLS must run first,
+whether it ends a pipelined group, how long its line may be. A reply below 400 advances the
+phase, any other leaves it. A session that breaks the rules on which the framing depends
+(line ends, groups, sizes) is closed, because what follows could be read in two ways.
+
+It knows no clock, no socket, and nobody's mailbox; those who do are on the other side of the
+events. The module is longer than most because the whole state is one object.
+"""
+
+import binascii
+import enum
+import re
+from collections.abc import Callable, Iterator
+
+from popgate.protocols import sasl
+from popgate.protocols.engine import MisuseError, Wait
+from popgate.protocols.envelope import EnvelopeError, MailFrom, RcptTo, read_mail, read_rcpt
+from popgate.protocols.lines import BareLineEnd, InputBuffer, LineTooLong
+from popgate.protocols.smtp import replies
+from popgate.protocols.smtp.body import BadBody, ChunkReader, DotReader
+from popgate.protocols.smtp.events import (
+    Aborted,
+    Authenticate,
+    BodyChunk,
+    BodyEnd,
+    Data,
+    SmtpEvent,
+    StartTls,
+)
+from popgate.protocols.smtp.options import SmtpOptions
+from popgate.protocols.smtp.replies import Reply
+from popgate.values.value import value
+
+
+class Phase(enum.IntEnum):
+    """How far the session is; the order is that of a mail transaction."""
+
+    NEW = 0  # no HELO or EHLO yet
+    READY = 1
+    SENDER = 2  # MAIL was accepted
+    RECIPIENTS = 3  # and at least one RCPT
+    CHUNKS = 4  # between two BDAT commands
+    BODY = 5  # octets of a message are coming, by DATA or BDAT
+    CLOSING = 6
+
+
+LINE_LIMIT = 512  # RFC 5321 4.5.3.1.4
+MAIL_LINE_LIMIT = 2048  # 512, and what SIZE, AUTH, RET, ENVID, BODY and SMTPUTF8 add
+AUTH_LINE_LIMIT = 12288  # RFC 4954 4
+_BLOCK = 262144  # octets of a body looked at in one go
+
+
+class SmtpServer:
+    """One SMTP session. `helo`, `is_extended` (EHLO, not HELO), `is_tls` and `is_authenticated`
+    may be read at any time.
+
+    `token` makes CRAM-MD5 challenges. `is_tls`: TLS runs from the first octet. The banner is
+    put out at once unless `waits_to_greet`; then `greet` must be called, and a client that
+    talks before that is turned away.
+    """
+
+    source: Iterator[bytes] | None = None  # SMTP has no long replies
+
+    def __init__(
+        self,
+        options: SmtpOptions,
+        *,
+        token: Callable[[], str],
+        is_tls: bool = False,
+        waits_to_greet: bool = False,
+    ) -> None:
+        self._options = options
+        self._token = token
+        self._input = InputBuffer()
+        self._output: list[bytes] = []
+        self._phase = Phase.NEW
+        self._question: SmtpEvent | None = None  # the event that waits for its answer
+        self._aborted: Aborted | None = None  # to be told before anything else
+        self._exchange: sasl.Exchange | None = None
+        self._is_greeted = False
+        self._is_starved = False  # nothing can be done before more octets come
+        self._is_ended = False  # end of file was seen
+        self._starts_tls = False
+        self._upgraded = False
+        self._shutdown: Reply | None = None
+        self._errors = 0
+        self._junk = 0
+        self._smtputf8 = False
+        self._dots: DotReader | None = None
+        self._chunks: ChunkReader | None = None
+        self._remaining = 0  # octets of the present BDAT chunk still to come
+        self._is_last_chunk = False
+        self._swallow: tuple[Reply, Phase] | None = None  # drop the chunk, then reply and be there
+        self._octets = 0  # of content, in this message
+        self._raw_octets = 0  # of input, in this message
+        self.helo = ""
+        self.is_extended = False
+        self.is_tls = is_tls
+        self.is_authenticated = False
+        self.commands = 0
+        if not waits_to_greet:
+            self.greet()
+
+    # What the shell calls
+
+    def greet(self) -> None:
+        """Put out the banner; needed once when `waits_to_greet` was given."""
+        if not self._is_greeted and self._phase is not Phase.CLOSING:
+            self._is_greeted = True
+            self._output.append(self._options.banner.wire)
+
+    def receive(self, data: bytes) -> None:
+        """Take octets from the client; b"" is end of file."""
+        if not data:
+            self._is_ended = True
+        elif self._phase is Phase.CLOSING:
+            return
+        elif not self._is_greeted:
+            self._close(replies.EARLY_TALK, "early-talk")  # RFC 5321 4.3.1
+        elif self._starts_tls:
+            self._close(None, "tls")  # plain text between the answer and the handshake
+        else:
+            self._input.feed(data)
+        self._is_starved = False
+
+    def next_event(self) -> SmtpEvent | None:
+        """The next event; None when an answer or more octets are needed, or all is over."""
+        if self._question is not None:
+            return None
+        while self._aborted is None:
+            if self._is_starved or self._starts_tls or self._phase is Phase.CLOSING:
+                return None
+            if self._phase is not Phase.BODY:
+                event = self._read_command()
+            elif self._dots is not None:
+                event = self._read_dots(self._dots)
+            else:
+                event = self._read_chunk()
+            if event is not None:
+                return event
+            if self._is_starved and self._is_ended:
+                self._close(None, "eof")
+        aborted, self._aborted = self._aborted, None
+        return aborted
+
+    def answer(self, reply: Reply) -> None:
+        """Answer the event last given. Raises MisuseError when none waits for an answer."""
+        question = self._question
+        if question is None:
+            raise MisuseError("no event waits for an answer")
+        self._question = None
+        if isinstance(question, RcptTo):
+            self._answer_rcpt(reply)
+        elif isinstance(question, MailFrom):
+            self._answer_mail(reply, smtputf8=question.smtputf8)
+        elif isinstance(question, Data):
+            self._answer_data(reply, is_chunked=question.is_chunked)
+        elif isinstance(question, BodyEnd):
+            self._answer_body_end(reply)
+        elif isinstance(question, Authenticate):
+            self._answer_authenticate(reply)
+        else:
+            self._answer_start_tls(reply)
+
+    def take_output(self) -> bytes:
+        """Everything to be sent now."""
+        output = self._output
+        if not output:
+            return b""
+        wire = output[0] if len(output) == 1 else b"".join(output)
+        output.clear()
+        return wire
+
+    def tls_started(self) -> None:
+        """TLS is up: everything the client said before is forgotten (RFC 3207 4.2)."""
+        if not self._starts_tls:
+            raise MisuseError("no StartTls event was answered with 220")
+        self._input.clear()
+        self._starts_tls = self._is_starved = False
+        self._phase = Phase.NEW
+        self.helo = ""
+        self.is_extended = self.is_authenticated = False
+        self.is_tls = self._upgraded = True
+
+    def shut_down(self, reply: Reply) -> None:
+        """Send `reply` and close: at once between commands; when an answer is due or a body is
+        coming, after that. Called a second time it waits for nothing."""
+        is_busy = self._question is not None or self._phase is Phase.BODY or self._starts_tls
+        if is_busy and self._shutdown is None:
+            self._shutdown = reply
+        elif self._phase is not Phase.CLOSING:
+            self._question = None
+            self._close(reply, "shutdown")
+
+    @property
+    def waiting_for(self) -> Wait:
+        if self._phase is Phase.CLOSING:
+            return Wait.CLOSE
+        if self._question is not None:
+            return Wait.DECISION
+        if self._starts_tls:
+            return Wait.TLS
+        return Wait.BODY if self._phase is Phase.BODY else Wait.COMMAND
+
+    @property
+    def phase(self) -> Phase:
+        return self._phase
+
+    def body(self, block: bytes) -> None:
+        raise MisuseError("SMTP has no long replies")
+
+    def body_end(self, *, failed: bool = False) -> None:
+        raise MisuseError("SMTP has no long replies")
+
+    # Replies and the end
+
+    def _send(self, reply: Reply) -> None:
+        self._output.append(reply.wire)
+        if reply.code == 421:
+            self._close(None, "refused")  # RFC 5321 3.8: 421 closes the channel
+        elif reply.code >= 500:
+            self._errors += 1
+            if self._errors >= self._options.errors:
+                self._close(replies.TOO_MANY_ERRORS, "errors")
+
+    def _close(self, reply: Reply | None, reason: str) -> None:
+        if reply is not None:
+            self._output.append(reply.wire)
+        self._end_transaction(reason)
+        self._phase = Phase.CLOSING
+        self._exchange = None
+        self._input.clear()
+
+    def _end_transaction(self, reason: str | None) -> None:
+        """Forget the transaction, telling so when `reason` is given and there is one."""
+        is_open = Phase.SENDER <= self._phase <= Phase.BODY
+        if self._swallow is not None:
+            is_open = self._swallow[1] >= Phase.SENDER
+        if is_open and reason is not None:
+            self._aborted = Aborted(reason)
+        if self._phase > Phase.READY:
+            self._phase = Phase.READY
+        self._dots = self._chunks = self._swallow = None
+        self._octets = self._raw_octets = self._remaining = 0
+        self._smtputf8 = False
+
+    def _ask(self, event: SmtpEvent) -> SmtpEvent:
+        self._question = event
+        return event
+
+    # Commands
+
+    def _read_command(self) -> SmtpEvent | None:
+        if self._shutdown is not None:
+            self._close(self._shutdown, "shutdown")
+            return None
+        try:
+            line = self._take_line()
+        except LineTooLong:
+            self._close(replies.LINE_TOO_LONG, "line-too-long")
+            return None
+        except BareLineEnd:
+            self._close(replies.BAD_LINE, "line-end")
+            return None
+        if line is None:
+            return None
+        if b"\0" in line:
+            self._close(replies.BAD_LINE, "line-end")
+            return None
+        if self._exchange is not None:
+            return self._read_response(self._exchange, line)
+        self.commands += 1
+        word, _, argument = line.partition(b" ")
+        verb = word.upper()
+        rule = COMMANDS.get(verb)
+        if rule is None:
+            self._unknown(verb)
+            return None
+        return self._run(rule, argument.rstrip(b" "))
+
+    def _take_line(self) -> bytes | None:
+        buffer = self._input
+        if not self.commands and buffer.peek(1) == b"\x16":
+            self._close(replies.FOREIGN_PROTOCOL, "foreign-protocol")  # a TLS handshake
+            return None
+        try:
+            line = buffer.take_line(LINE_LIMIT if self._exchange is None else AUTH_LINE_LIMIT)
+        except LineTooLong:
+            rule = COMMANDS.get(buffer.peek(8).partition(b" ")[0].upper())
+            if self._exchange is not None or rule is None or rule.line_limit == LINE_LIMIT:
+                raise
+            line = buffer.take_line(rule.line_limit)
+        self._is_starved = line is None
+        return line
+
+    def _unknown(self, verb: bytes) -> None:
+        if verb in _FOREIGN_VERBS:
+            # Somebody makes a browser or a proxy talk to us; read none of it as SMTP.
+            self._close(replies.FOREIGN_PROTOCOL, "foreign-protocol")
+        elif verb in _UNSUPPORTED_VERBS:
+            self._send(replies.NOT_IMPLEMENTED)
+        else:
+            self._send(replies.UNKNOWN)
+
+    def _run(self, rule: "Rule", argument: bytes) -> SmtpEvent | None:
+        if rule.ends_group and len(self._input):
+            # RFC 2920 3.1. What follows was written for a state that is not reached yet.
+            self._close(replies.PIPELINED, "pipelined")
+            return None
+        if rule.is_junk:
+            self._junk += 1
+            if self._junk > self._options.junk:
+                self._close(replies.TOO_MUCH_JUNK, "junk")
+                return None
+        refusal = None
+        if self._phase < rule.first and not (
+            # Some devices never say HELO. After STARTTLS the client knows EHLO and owes it.
+            rule.is_tolerated and self._options.tolerant and not self._upgraded
+        ):
+            refusal = replies.HELLO_FIRST if self._phase is Phase.NEW else rule.early
+        elif self._phase > rule.last:
+            refusal = rule.late
+        elif self._options.needs_tls and not self.is_tls and not rule.before_tls:
+            refusal = replies.TLS_FIRST  # RFC 3207 4
+        elif argument and not rule.takes_argument:
+            refusal = replies.NO_ARGUMENT
+        if refusal is not None:
+            self._send(refusal)
+            return None
+        return rule.run(self, argument)
+
+    def _hello(self, argument: bytes, *, is_extended: bool) -> None:
+        name = argument.strip(b" ").decode("utf-8", "replace")
+        # RFC 5321 4.1.1.1. The name is hardly ever true, so any one word will do; but
+        # it goes into Received: and logs.
+        is_word = bool(name) and " " not in name and name.isascii() and name.isprintable()
+        if not is_word and not self._options.tolerant:
+            self._send(replies.BAD_HELLO)
+            return
+        if self._phase is not Phase.NEW:
+            self._junk += 1
+            if self._junk > self._options.junk:
+                self._close(replies.TOO_MUCH_JUNK, "junk")
+                return
+        self._end_transaction("hello")  # RFC 5321 4.1.4
+        self._phase = Phase.READY
+        self.helo = _NOT_A_NAME.sub("?", name[:255])
+        self.is_extended = is_extended
+        options = self._options
+        if not is_extended:
+            self._send(options.helo)
+        else:
+            self._send(options.ehlo_tls if self.is_tls else options.ehlo)
+
+    def _helo(self, argument: bytes) -> None:
+        self._hello(argument, is_extended=False)
+
+    def _ehlo(self, argument: bytes) -> None:
+        self._hello(argument, is_extended=True)
+
+    def _mail(self, argument: bytes) -> SmtpEvent | None:
+        try:
+            command = read_mail(argument, tolerant=self._options.tolerant)
+        except EnvelopeError as error:
+            self._send(replies.reply(error.code, error.status, error.text))
+            return None
+        if command.size > self._options.message_bytes:
+            self._send(replies.TOO_LARGE)  # RFC 1870 6.1
+            return None
+        return self._ask(command)
+
+    def _rcpt(self, argument: bytes) -> SmtpEvent | None:
+        try:
+            command = read_rcpt(argument, smtputf8=self._smtputf8, tolerant=self._options.tolerant)
+        except EnvelopeError as error:
+            self._send(replies.reply(error.code, error.status, error.text))
+            return None
+        return self._ask(command)
+
+    def _data(self, argument: bytes) -> SmtpEvent | None:
+        return self._ask(Data(is_chunked=False))
+
+    def _reset(self, argument: bytes) -> None:
+        self._end_transaction("reset")
+        self._send(replies.RESET)
+
+    def _quit(self, argument: bytes) -> None:
+        self._close(replies.QUIT, "quit")
+
+    def _noop(self, argument: bytes) -> None:
+        self._send(replies.NOOP)
+
+    def _verify(self, argument: bytes) -> None:
+        self._send(replies.VRFY)
+
+    def _expand(self, argument: bytes) -> None:
+        self._send(replies.EXPN)
+
+    def _help(self, argument: bytes) -> None:
+        self._send(_HELP)
+
+    def _start_tls(self, argument: bytes) -> SmtpEvent | None:
+        if self.is_tls:
+            self._send(replies.TLS_RUNNING)
+        elif not self._options.offers_tls:
+            self._send(replies.TLS_NOT_OFFERED)
+        else:
+            return self._ask(StartTls())
+        return None
+
+    # AUTH (RFC 4954)
+
+    def _auth(self, argument: bytes) -> SmtpEvent | None:
+        options = self._options
+        mechanism_octets, space, initial_octets = argument.partition(b" ")
+        mechanism = mechanism_octets.decode("ascii", "replace").upper()
+        initial: bytes | None = None
+        if not options.mechanisms:
+            refusal = replies.AUTH_NOT_OFFERED
+        elif self.is_authenticated:
+            refusal = replies.AUTH_TWICE
+        elif not self.is_tls and not options.plaintext_login:
+            refusal = replies.AUTH_NEEDS_TLS
+        elif not mechanism or b" " in initial_octets:
+            refusal = replies.AUTH_SYNTAX
+        elif mechanism not in options.mechanisms:
+            refusal = replies.AUTH_MECHANISM
+        else:
+            if space:
+                initial = b"" if initial_octets == b"=" else sasl.decode_base64(initial_octets)
+            if not space or initial is not None:
+                return self._advance(
+                    sasl.begin(mechanism, initial, token=self._token, hostname=options.hostname)
+                )
+            refusal = replies.AUTH_BASE64
+        self._send(refusal)
+        return None
+
+    def _read_response(self, exchange: sasl.Exchange, line: bytes) -> SmtpEvent | None:
+        self._exchange = None
+        if len(self._input):
+            self._close(replies.PIPELINED, "pipelined")
+        elif line == b"*":
+            self._send(replies.AUTH_CANCELLED)
+        elif (response := sasl.decode_base64(line)) is None:
+            self._send(replies.AUTH_BASE64)
+        else:
+            return self._advance(exchange.respond(response))
+        return None
+
+    def _advance(self, step: sasl.Step) -> SmtpEvent | None:
+        if isinstance(step, sasl.Challenge):
+            self._exchange = step.exchange
+            self._output.append(b"334 " + binascii.b2a_base64(step.data, newline=False) + b"\r\n")
+        elif isinstance(step, sasl.Malformed):
+            self._send(replies.reply(501, "5.5.2", step.reason))
+        else:
+            return self._ask(Authenticate(step))
+        return None
+
+    # Bodies
+
+    def _read_dots(self, reader: DotReader) -> SmtpEvent | None:
+        if reader.is_complete:
+            return self._finish_body()
+        octets = self._input.take(min(_BLOCK, self._options.swallow_bytes - self._raw_octets))
+        if not octets:
+            self._is_starved = True
+            return None
+        self._raw_octets += len(octets)
+        try:
+            block = reader.feed(octets)
+        except BadBody:
+            self._close(replies.BAD_BODY, "line-end")
+            return None
+        if reader.is_complete:
+            rest = reader.rest + self._input.take(len(self._input))
+            self._input.feed(rest)
+        elif self._raw_octets >= self._options.swallow_bytes:
+            self._close(replies.TOO_LARGE, "too-large")
+            return None
+        return self._take_content(block)
+
+    def _take_content(self, block: bytes) -> SmtpEvent | None:
+        was_too_large = self._octets > self._options.message_bytes
+        self._octets += len(block)
+        if self._octets > self._options.message_bytes:
+            return None if was_too_large else self._give_up_body()
+        return BodyChunk(block) if block else None
+
+    def _give_up_body(self) -> SmtpEvent:
+        """The message is too large: the rest is read for nothing, and refused at its end."""
+        self._swallow = (replies.TOO_LARGE, Phase.READY)
+        return Aborted("too-large")
+
+    def _finish_body(self) -> SmtpEvent | None:
+        if self._swallow is None:
+            return self._ask(BodyEnd())
+        reply, phase = self._swallow
+        if phase <= Phase.READY:
+            self._end_transaction(None)
+        else:
+            self._swallow = None
+        self._phase = phase
+        self._send(reply)
+        return None
+
+    def _bdat(self, argument: bytes) -> SmtpEvent | None:
+        # RFC 3030 2: bdat-cmd = "BDAT" SP chunk-size [ SP end-marker ] CR LF
+        found = _BDAT.fullmatch(argument)
+        if found is None:
+            # Nobody can tell how many octets are no commands.
+            self._close(replies.BAD_CHUNK, "chunk")
+            return None
+        size = int(found[1])
+        if size > self._options.swallow_bytes:
+            self._close(replies.TOO_LARGE, "too-large")
+            return None
+        self._remaining = size
+        self._is_last_chunk = found[2] is not None
+        phase = self._phase
+        refusal = None
+        if self._options.needs_tls and not self.is_tls:
+            refusal = replies.TLS_FIRST
+        elif phase < Phase.RECIPIENTS:
+            refusal = (replies.HELLO_FIRST, replies.MAIL_FIRST, replies.RCPT_FIRST)[phase]
+        if refusal is not None:
+            self._swallow_chunk(refusal, phase)
+            return None
+        if self._octets + size > self._options.message_bytes:
+            self._swallow_chunk(replies.TOO_LARGE, Phase.READY)
+            return Aborted("too-large")
+        if phase is Phase.RECIPIENTS:
+            return self._ask(Data(is_chunked=True))
+        self._phase = Phase.BODY
+        return None
+
+    def _swallow_chunk(self, reply: Reply, phase: Phase) -> None:
+        """RFC 3030 2: the octets of a refused chunk are no commands; drop them, then reply."""
+        self._swallow = (reply, phase)
+        self._phase = Phase.BODY
+
+    def _read_chunk(self) -> SmtpEvent | None:
+        if not self._remaining:
+            return self._finish_chunk()
+        octets = self._input.take(min(_BLOCK, self._remaining))
+        if not octets:
+            self._is_starved = True
+            return None
+        self._remaining -= len(octets)
+        if self._swallow is not None:
+            return None
+        assert self._chunks is not None
+        try:
+            return self._take_content(self._chunks.feed(octets))
+        except BadBody:
+            self._close(replies.BAD_BODY, "line-end")
+            return None
+
+    def _finish_chunk(self) -> SmtpEvent | None:
+        if self._swallow is not None:
+            return self._finish_body()
+        if not self._is_last_chunk:
+            self._phase = Phase.CHUNKS
+            self._send(replies.CHUNK_OK)
+            return None
+        reader, self._chunks = self._chunks, None
+        if reader is not None:
+            try:
+                missing = reader.finish()
+            except BadBody:
+                self._close(replies.BAD_BODY, "line-end")
+                return None
+            if missing:
+                return BodyChunk(missing)
+        return self._finish_body()
+
+    # Answers
+
+    def _answer_authenticate(self, reply: Reply) -> None:
+        self.is_authenticated = reply.code < 400
+        self._send(reply)
+
+    def _answer_start_tls(self, reply: Reply) -> None:
+        if reply.code >= 400:
+            self._send(reply)
+        elif len(self._input):
+            self._close(replies.PIPELINED, "pipelined")
+        else:
+            self._send(reply)
+            self._starts_tls = True
+
+    def _answer_mail(self, reply: Reply, *, smtputf8: bool) -> None:
+        if reply.code < 400:
+            self._phase = Phase.SENDER
+            self._smtputf8 = smtputf8
+        self._send(reply)
+
+    def _answer_rcpt(self, reply: Reply) -> None:
+        if reply.code < 400:
+            self._phase = Phase.RECIPIENTS
+        self._send(reply)
+
+    def _answer_data(self, reply: Reply, *, is_chunked: bool) -> None:
+        if reply.code >= 400:
+            if is_chunked:
+                self._swallow_chunk(reply, Phase.READY)
+            else:
+                self._end_transaction(None)
+                self._send(reply)
+        elif is_chunked:
+            self._chunks = ChunkReader()
+            self._phase = Phase.BODY
+        elif len(self._input):
+            # The body came before 354 was sent: the client cannot have read our answer.
+            self._close(replies.PIPELINED, "pipelined")
+        else:
+            self._dots = DotReader()
+            self._phase = Phase.BODY
+            self._send(reply)
+
+    def _answer_body_end(self, reply: Reply) -> None:
+        self._end_transaction(None)
+        if reply.code < 400:
+            self._junk = 0
+        self._send(reply)
+
+
+_NOT_A_NAME = re.compile(r"[^A-Za-z0-9._:\[\]-]")
+_BDAT = re.compile(rb"([0-9]{1,20})( LAST)?", re.IGNORECASE)
+
+_FOREIGN_VERBS = frozenset(
+    (
+        b"GET",
+        b"POST",
+        b"PUT",
+        b"HEAD",
+        b"DELETE",
+        b"OPTIONS",
+        b"CONNECT",
+        b"PATCH",
+        b"TRACE",
+        b"PRI",
+        b"PROXY",
+    )
+)
+_UNSUPPORTED_VERBS = frozenset((b"ETRN", b"TURN", b"ATRN", b"SEND", b"SOML", b"SAML"))
+
+
+@value
+class Rule:
+    """One verb. It may come from `first` to `last`; `early` and `late` answer it otherwise.
+
+    `is_tolerated`: old devices may send it before `first`. `ends_group`: nothing may be
+    pipelined behind it, because the meaning of what follows depends on the reply. `is_junk`:
+    it does nothing and is counted.
+    """
+
+    run: Callable[[SmtpServer, bytes], SmtpEvent | None]
+    first: Phase = Phase.NEW
+    last: Phase = Phase.CHUNKS
+    early: Reply = replies.HELLO_FIRST
+    late: Reply = replies.IN_TRANSACTION
+    before_tls: bool = True
+    ends_group: bool = False
+    takes_argument: bool = True
+    is_junk: bool = False
+    is_tolerated: bool = False
+    line_limit: int = LINE_LIMIT
+
+
+# fmt: off
+COMMANDS: dict[bytes, Rule] = {
+    b"HELO": Rule(SmtpServer._helo),
+    b"EHLO": Rule(SmtpServer._ehlo),
+    b"MAIL": Rule(SmtpServer._mail, Phase.READY, Phase.READY, late=replies.NESTED_MAIL,
+                  before_tls=False, is_tolerated=True, line_limit=MAIL_LINE_LIMIT),
+    b"RCPT": Rule(SmtpServer._rcpt, Phase.SENDER, Phase.RECIPIENTS, replies.MAIL_FIRST, replies.IN_CHUNKS,
+                  before_tls=False, line_limit=MAIL_LINE_LIMIT),
+    b"DATA": Rule(SmtpServer._data, Phase.RECIPIENTS, Phase.RECIPIENTS, replies.RCPT_FIRST, replies.IN_CHUNKS,
+                  before_tls=False, ends_group=True, takes_argument=False),
+    b"BDAT": Rule(SmtpServer._bdat),  # refuses by itself: its octets must be dropped
+    b"RSET": Rule(SmtpServer._reset, takes_argument=False, is_junk=True),
+    b"NOOP": Rule(SmtpServer._noop, is_junk=True),
+    b"QUIT": Rule(SmtpServer._quit, takes_argument=False),
+    b"VRFY": Rule(SmtpServer._verify, is_junk=True),
+    b"EXPN": Rule(SmtpServer._expand, is_junk=True),
+    b"HELP": Rule(SmtpServer._help, is_junk=True),
+    b"STARTTLS": Rule(SmtpServer._start_tls, last=Phase.READY, ends_group=True, takes_argument=False),
+    b"AUTH": Rule(SmtpServer._auth, Phase.READY, Phase.READY, ends_group=True,
+                  line_limit=AUTH_LINE_LIMIT),
+}
+# fmt: on
+
+_HELP = replies.reply(214, "2.0.0", "commands: " + " ".join(verb.decode() for verb in COMMANDS))

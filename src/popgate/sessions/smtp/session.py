@@ -1,0 +1,544 @@
+"""One SMTP connection's decisions.
+
+The engine has read the commands; here it is decided whose mail is taken, for whom, and on
+whose account. Whatever is not permitted by name is refused: a recipient is local and known,
+or relayed by a login that stands behind it, or 5xx. Most answers are given at once; waiting
+is needed only for password hashes, for the penalty of a failed login and for the disk.
+
+It knows no transport: the server shell carries events here and replies back.
+"""
+
+from collections.abc import Awaitable
+from typing import cast
+
+from popgate.auth.authenticator import (
+    AuthResult,
+    Denied,
+    Login,
+    LookupUnavailable,
+    MaybeLater,
+    Unavailable,
+)
+from popgate.grants.grant import Decision, Grant, Usage
+from popgate.protocols.engine import Engine
+from popgate.protocols.sasl import CramCredentials, PlainCredentials
+from popgate.protocols.smtp import (
+    Aborted,
+    Authenticate,
+    BodyChunk,
+    BodyEnd,
+    Data,
+    MailFrom,
+    RcptTo,
+    Reply,
+    SmtpServer,
+    StartTls,
+    replies,
+)
+from popgate.queue.queue import Envelope, Incoming, QueueError, Recipient
+from popgate.sessions.session import CloseReason, Peer, Runtime
+from popgate.sessions.smtp.policy import SmtpPolicy
+from popgate.sessions.smtp.services import SmtpServices
+from popgate.sessions.smtp.trace import HeaderWatch, authority_of, received, with_protocol
+from popgate.values.event import Event
+from popgate.values.identity import Identity, IdentityError
+from popgate.values.mail import MailAddress
+
+reply = replies.reply
+
+AUTH_REQUIRED = reply(530, "5.7.0", "authentication is required")
+AUTH_FAILED = reply(535, "5.7.8", "authentication failed")
+AUTH_UNAVAILABLE = reply(454, "4.7.0", "authentication is not possible now, try again later")
+TOO_MANY_FAILURES = replies.Reply(421, AUTH_FAILED.wire + reply(421, "4.7.0", "too many failed logins").wire)
+NOT_YOUR_SENDER = reply(553, "5.7.1", "this sender address does not belong to who logged in")
+NO_SUCH_USER = reply(550, "5.1.1", "no such mailbox here")
+LOOKUP_FAILED = reply(451, "4.3.0", "recipients cannot be looked up now, try again later")
+ROUTED_ADDRESS = reply(553, "5.1.3", "an address that holds %, ! or @ before its domain is not relayed")
+LITERAL_DOMAIN = reply(550, "5.7.1", "relaying to address literals is denied")
+TOO_MANY_RECIPIENTS = reply(452, "4.5.3", "too many recipients")
+QUEUE_FAILED = reply(451, "4.3.0", "the message cannot be stored now, try again later")
+QUEUE_FULL = reply(452, "4.3.1", "no space for the message now, try again later")
+LOOP = reply(554, "5.4.6", "too many hops, this message is in a loop")
+HEADER_TOO_LARGE = reply(552, "5.3.4", "the message header is too large")
+TIMEOUT = reply(421, "4.4.2", "you took too long")
+SHUTDOWN = reply(421, "4.3.2", "the service stops now, try again later")
+
+_ROUTING = frozenset("%!@")
+_NOTHING = Usage()
+
+
+class SmtpSession:
+    """The SMTP side of sessions.session.Session.
+
+    `decide` answers BodyChunk and Aborted with None. For a BodyChunk it may give an awaitable of
+    None: the caller waits for it (the disk is behind) and takes no answer from it. The awaitable
+    for BodyEnd must be let run to its end even when the client has gone.
+    """
+
+    tick_seconds: float = 0
+
+    def __init__(self, peer: Peer, policy: SmtpPolicy, runtime: Runtime, services: SmtpServices) -> None:
+        self._peer = peer
+        self._policy = policy
+        self._runtime = runtime
+        self._services = services
+        self._smtp = SmtpServer(
+            policy.options,
+            token=runtime.token,
+            is_tls=peer.is_tls,
+            waits_to_greet=policy.waits_to_greet,
+        )
+        self.engine: Engine = cast(Engine, self._smtp)
+        self._login: Login | None = None
+        self._failures = 0
+        self._messages = 0
+        self._total_octets = 0
+        self._tls = "implicit" if peer.is_tls else ""
+        self._is_closed = False
+        self._forget_transaction()
+
+    # Session
+
+    def decide(self, event: object) -> Reply | Awaitable[Reply | None] | None:
+        if isinstance(event, BodyChunk):
+            return self._take_chunk(event.octets)
+        if isinstance(event, RcptTo):
+            return self._recipient(event)
+        if isinstance(event, MailFrom):
+            return self._sender(event)
+        if isinstance(event, Data):
+            return self._begin_body()
+        if isinstance(event, BodyEnd):
+            return self._end_body()
+        if isinstance(event, Aborted):
+            self._drop_message()
+            self._forget_transaction()
+            return None
+        if isinstance(event, Authenticate):
+            return self._authenticate(event.credentials)
+        if isinstance(event, StartTls):
+            return replies.START_TLS
+        return replies.NO_DECISION
+
+    def tls_started(self, version: str, cipher: str) -> None:
+        self._drop_message()
+        self._forget_transaction()
+        self._login = None
+        self._tls = version
+
+    def tick(self) -> None:
+        pass  # grants are renewed by mail sessions only
+
+    def timeout_reply(self) -> Reply:
+        return TIMEOUT
+
+    def shutdown_reply(self) -> Reply:
+        return SHUTDOWN
+
+    def closed(self, reason: CloseReason) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._drop_message()
+        self._forget_transaction()
+        self._emit(
+            "smtp.close",
+            reason=reason,
+            commands=self._smtp.commands,
+            messages=self._messages,
+            octets=self._total_octets,
+            tls=self._tls or None,
+            identity=str(self._login.identity) if self._login else None,
+        )
+
+    # Logging in
+
+    def _authenticate(
+        self, credentials: PlainCredentials | CramCredentials
+    ) -> Reply | Awaitable[Reply | None]:
+        authenticator = self._services.authenticator
+        result: MaybeLater
+        if isinstance(credentials, PlainCredentials):
+            mechanism = credentials.mechanism
+            result = authenticator.check_password(credentials.name, credentials.password)
+        else:
+            mechanism = "CRAM-MD5"
+            result = authenticator.check_cram_md5(credentials.name, credentials.challenge, credentials.digest)
+        if isinstance(result, Login):
+            return self._logged_in(result, credentials.name, mechanism)
+        if isinstance(result, Denied | Unavailable):
+            return self._not_logged_in(result, credentials.name, mechanism)
+        return self._authenticate_later(result, credentials.name, mechanism)
+
+    async def _authenticate_later(self, pending: Awaitable[AuthResult], name: str, mechanism: str) -> Reply:
+        result = await pending
+        if isinstance(result, Login):
+            return self._logged_in(result, name, mechanism)
+        answer = self._not_logged_in(result, name, mechanism)
+        return answer if isinstance(answer, Reply) else await answer
+
+    def _logged_in(self, login: Login, name: str, mechanism: str) -> Reply:
+        self._login = login
+        self._services.throttle.succeeded(self._peer.client, name)
+        self._emit("smtp.login", identity=str(login.identity), mechanism=mechanism, tls=self._tls or None)
+        return replies.AUTHENTICATED
+
+    def _not_logged_in(
+        self, result: Denied | Unavailable, name: str, mechanism: str
+    ) -> Reply | Awaitable[Reply]:
+        if isinstance(result, Unavailable):
+            self._login_failed_event(name, mechanism, f"unavailable: {result.detail}")
+            return AUTH_UNAVAILABLE
+        throttle = self._services.throttle
+        throttle.failed(self._peer.client, name)
+        self._login_failed_event(name, mechanism, result.reason)
+        self._failures += 1
+        answer = AUTH_FAILED if self._failures < self._policy.failures_before_close else TOO_MANY_FAILURES
+        delay = throttle.delay_seconds(self._peer.client, name)
+        return self._answer_after(delay, answer) if delay > 0 else answer
+
+    async def _answer_after(self, seconds: float, answer: Reply) -> Reply:
+        await self._runtime.sleep(seconds)
+        return answer
+
+    def _login_failed_event(self, name: str, mechanism: str, reason: str) -> None:
+        self._emit("smtp.login.failed", name=replies.printable(name), mechanism=mechanism, reason=reason)
+
+    # The envelope
+
+    def _forget_transaction(self) -> None:
+        self._mail: MailFrom | None = None
+        self._recipients: list[Recipient] = []
+        self._known: set[MailAddress] = set()
+        self._relayed = 0  # recipients that need a grant
+        self._decision: Decision | None = None  # the last one that permitted relaying
+        self._incoming: Incoming | None = None
+        self._header: HeaderWatch | None = None
+        self._failure: Reply | None = None  # what BodyEnd will be answered with
+        self._failure_reason = ""
+
+    def _sender(self, command: MailFrom) -> Reply:
+        policy = self._policy
+        login = self._login
+        if login is None:
+            if policy.service == "submission" and "grant" not in policy.relay_by:
+                return AUTH_REQUIRED  # RFC 6409 4.3
+        elif policy.sender_bound and not _owns(login, command.sender):
+            self._refused(NOT_YOUR_SENDER, "sender-not-bound", sender=_text(command.sender))
+            return NOT_YOUR_SENDER
+        self._forget_transaction()
+        self._mail = command
+        return replies.SENDER_OK
+
+    def _recipient(self, command: RcptTo) -> Reply:
+        address = command.recipient
+        if address in self._known:
+            return replies.RECIPIENT_OK
+        if len(self._recipients) >= self._policy.recipients:
+            return TOO_MANY_RECIPIENTS
+        if not address.domain or address.domain in self._services.local_domains:
+            return self._local_recipient(command)
+        return self._remote_recipient(command)
+
+    def _local_recipient(self, command: RcptTo) -> Reply:
+        login = self._login
+        if self._policy.service == "submission" and login is None and not self._may_relay_locally(command):
+            return AUTH_REQUIRED
+        try:
+            address = self._resolve(command.recipient)
+        except LookupUnavailable:
+            self._refused(LOOKUP_FAILED, "lookup-unavailable", recipient=str(command.recipient))
+            return LOOKUP_FAILED
+        if address is None:
+            self._refused(NO_SUCH_USER, "no-such-user", recipient=str(command.recipient))
+            return NO_SUCH_USER
+        self._accept(command, address, is_local=True)
+        return replies.RECIPIENT_OK
+
+    def _resolve(self, address: MailAddress) -> MailAddress | None:
+        """The local address mail goes to, None when there is nobody. Raises LookupUnavailable."""
+        try:
+            # A name that could be no login is nobody's: no path, pipe, route or quoting gets on.
+            Identity(address.local)
+        except IdentityError:
+            return None
+        table = self._services.recipients
+        if address.domain:
+            return address if table.resolve(address) is not None else None
+        for domain in sorted(self._services.local_domains):  # RFC 5321 4.5.1: <Postmaster>
+            candidate = MailAddress(address.local, domain)
+            if table.resolve(candidate) is not None:
+                return candidate
+        return None
+
+    def _may_relay_locally(self, command: RcptTo) -> bool:
+        """Submission by grant: even mail for our own domains needs the grant there."""
+        return self._ask_grants(self._relayed + 1).verdict == "permit"
+
+    def _remote_recipient(self, command: RcptTo) -> Reply:
+        address = command.recipient
+        policy = self._policy
+        if not _ROUTING.isdisjoint(address.local):
+            return self._relay_refused(ROUTED_ADDRESS, "routed-address", address)
+        if address.domain.startswith("["):
+            return self._relay_refused(LITERAL_DOMAIN, "address-literal", address)
+        if self._login is not None and "auth" in policy.relay_by:
+            if not self._relayed:
+                self._relay_permitted(str(self._login.identity), "auth", address)
+        elif "grant" in policy.relay_by:
+            decision = self._ask_grants(self._relayed + 1)
+            if decision.verdict != "permit":
+                return self._relay_refused(_refusal_of(decision), decision.reason, address)
+            if self._decision is None or self._decision.grant != decision.grant:
+                identity = str(decision.grant.identity) if decision.grant else ""
+                self._relay_permitted(identity, decision.reason, address)
+            self._decision = decision
+        elif policy.service == "submission":
+            return self._relay_refused(AUTH_REQUIRED, "no-login", address)
+        else:
+            text = f"relaying denied for [{self._peer.client}]: use authentication"
+            return self._relay_refused(reply(550, "5.7.1", text), "no-login", address)
+        self._relayed += 1
+        self._accept(command, address, is_local=False)
+        return replies.RECIPIENT_OK
+
+    def _ask_grants(self, recipients: int) -> Decision:
+        mail = self._mail
+        return self._services.grants.decide(
+            self._peer.client,
+            mail.sender if mail else None,
+            recipients,
+            mail.size if mail else 0,
+            self._peer.session,
+        )
+
+    def _accept(self, command: RcptTo, address: MailAddress, *, is_local: bool) -> None:
+        self._known.add(command.recipient)
+        if address != command.recipient:
+            if address in self._known:
+                return
+            self._known.add(address)
+        self._recipients.append(Recipient(address, is_local, command.notify, command.orcpt))
+
+    # The message
+
+    def _begin_body(self) -> Reply | Awaitable[Reply | None]:
+        decision = self._decision
+        if decision is not None:
+            # The grant may have lapsed or been revoked since RCPT.
+            decision = self._ask_grants(self._relayed)
+            if decision.verdict != "permit":
+                answer = self._relay_refused(_refusal_of(decision), decision.reason, None)
+                self._forget_transaction()
+                return answer
+            self._decision = decision
+        try:
+            self._incoming = incoming = self._services.intake.receive()
+            waiting = incoming.write(self._received(incoming.queue_id, decision))
+        except QueueError as error:
+            return self._not_taken(error)
+        self._header = HeaderWatch()
+        return replies.START_BODY if waiting is None else self._begin_later(waiting)
+
+    async def _begin_later(self, waiting: Awaitable[None]) -> Reply:
+        try:
+            await waiting
+        except QueueError as error:
+            return self._not_taken(error)
+        return replies.START_BODY
+
+    def _not_taken(self, error: QueueError) -> Reply:
+        answer = QUEUE_FULL if error.is_full else QUEUE_FAILED
+        self._refused(answer, f"queue: {error}")
+        self._drop_message()
+        self._forget_transaction()
+        return answer
+
+    def _received(self, queue_id: str, decision: Decision | None) -> bytes:
+        smtp = self._smtp
+        authority = ""
+        if self._login is not None:
+            authority = f"authenticated: {self._login.identity}"
+        elif decision is not None:
+            authority = authority_of(decision.grant) if decision.grant else "trusted network"
+        return received(
+            helo=smtp.helo,
+            client=self._peer.client,
+            hostname=self._policy.hostname,
+            protocol=with_protocol(
+                is_extended=smtp.is_extended,
+                is_tls=smtp.is_tls,
+                is_authenticated=self._login is not None,
+                smtputf8=self._mail is not None and self._mail.smtputf8,
+            ),
+            queue_id=queue_id,
+            authority=authority,
+            recipients=[recipient.address for recipient in self._recipients],
+            now=self._runtime.clock.now(),
+        )
+
+    def _take_chunk(self, octets: bytes) -> Awaitable[None] | None:
+        incoming = self._incoming
+        if incoming is None:
+            return None  # refused already; the rest is read for nothing
+        header = self._header
+        if header is not None:
+            header.feed(octets)
+            if header.octets > self._policy.header_bytes:
+                self._fail(HEADER_TOO_LARGE, "header-too-large")
+                return None
+            if header.hops > self._policy.max_hops:
+                self._fail(LOOP, "loop")  # RFC 5321 6.3
+                return None
+            if header.is_complete:
+                self._header = None
+        try:
+            waiting = incoming.write(octets)
+        except QueueError as error:
+            self._fail_by_queue(error)
+            return None
+        return None if waiting is None else self._take_later(waiting)
+
+    async def _take_later(self, waiting: Awaitable[None]) -> None:
+        try:
+            await waiting
+        except QueueError as error:
+            self._fail_by_queue(error)
+
+    def _fail_by_queue(self, error: QueueError) -> None:
+        self._fail(QUEUE_FULL if error.is_full else QUEUE_FAILED, f"queue: {error}")
+
+    def _fail(self, answer: Reply, reason: str) -> None:
+        self._failure, self._failure_reason = answer, reason
+        self._drop_message()
+
+    def _drop_message(self) -> None:
+        incoming, self._incoming = self._incoming, None
+        if incoming is not None:
+            incoming.abort()
+
+    def _end_body(self) -> Reply | Awaitable[Reply | None]:
+        incoming, mail = self._incoming, self._mail
+        if self._failure is not None or incoming is None or mail is None:
+            answer = self._failure or replies.NO_DECISION
+            self._refused(answer, self._failure_reason or "no-message")
+            self._drop_message()
+            self._forget_transaction()
+            return answer
+        grant = self._decision.grant if self._decision is not None else None
+        usage = _NOTHING
+        if grant is not None:
+            usage = Usage(1, self._relayed, incoming.octets)
+            charged = self._services.grants.charge(grant, usage, self._peer.session)
+            if charged.verdict != "permit":
+                answer = self._relay_refused(_refusal_of(charged), charged.reason, None)
+                self._drop_message()
+                self._forget_transaction()
+                return answer
+            grant = charged.grant or grant
+        envelope = self._envelope(mail, grant)
+        self._forget_transaction()  # from here on the message belongs to the queue
+        return self._commit(incoming, envelope, grant, usage)
+
+    def _envelope(self, mail: MailFrom, grant: Grant | None) -> Envelope:
+        identity = ""
+        if self._login is not None:
+            identity = str(self._login.identity)
+        elif grant is not None:
+            identity = str(grant.identity)
+        return Envelope(
+            sender=mail.sender,
+            recipients=tuple(self._recipients),
+            client=self._peer.client,
+            identity=identity,
+            session=self._peer.session,
+            helo=self._smtp.helo,
+            envid=mail.envid,
+            ret=mail.ret,
+            needs_smtputf8=mail.smtputf8,
+            is_8bit=mail.is_8bit,
+        )
+
+    async def _commit(
+        self, incoming: Incoming, envelope: Envelope, grant: Grant | None, usage: Usage
+    ) -> Reply:
+        try:
+            await incoming.commit(envelope)
+        except QueueError as error:
+            if grant is not None:
+                self._services.grants.refund(grant, usage)
+            answer = QUEUE_FULL if error.is_full else QUEUE_FAILED
+            self._refused(answer, f"queue: {error}", sender=_text(envelope.sender))
+            return answer
+        self._messages += 1
+        self._total_octets += incoming.octets
+        self._emit(
+            "smtp.accept",
+            queue_id=incoming.queue_id,
+            sender=_text(envelope.sender),
+            recipients=len(envelope.recipients),
+            recipient=str(envelope.recipients[0].address),
+            octets=incoming.octets,
+            identity=envelope.identity or None,
+        )
+        return Reply(250, b"250 2.6.0 queued as " + incoming.queue_id.encode("ascii", "replace") + b"\r\n")
+
+    # Events
+
+    def _emit(self, event_name: str, /, **fields: str | int | float | None) -> None:
+        runtime = self._runtime
+        fields["session"] = self._peer.session
+        fields["client"] = self._peer.client.text
+        runtime.emit(Event(event_name, runtime.clock.now(), fields))
+
+    def _refused(
+        self, answer: Reply, reason: str, *, sender: str | None = None, recipient: str | None = None
+    ) -> None:
+        if sender is None and self._mail is not None:
+            sender = _text(self._mail.sender)
+        self._emit("smtp.refuse", code=answer.code, reason=reason, sender=sender, recipient=recipient)
+
+    def _relay_refused(self, answer: Reply, reason: str, address: MailAddress | None) -> Reply:
+        self._emit(
+            "smtp.relay.refused",
+            code=answer.code,
+            reason=reason,
+            sender=_text(self._mail.sender) if self._mail else None,
+            recipient=str(address) if address else None,
+        )
+        return answer
+
+    def _relay_permitted(self, identity: str, reason: str, address: MailAddress) -> None:
+        self._emit(
+            "smtp.relay.permitted",
+            reason=reason,
+            identity=identity or None,
+            sender=_text(self._mail.sender) if self._mail else None,
+            recipient=str(address),
+        )
+
+
+def _text(sender: MailAddress | None) -> str:
+    return "<>" if sender is None else str(sender)
+
+
+def _owns(login: Login, sender: MailAddress | None) -> bool:
+    """Whether whoever logged in may send as `sender`: as nobody (a receipt, a bounce), as
+    himself, as himself with a +detail, or as what the account lists."""
+    if sender is None:
+        return True
+    local, domain = sender.local.lower(), sender.domain
+    identity = login.identity
+    if domain == identity.domain and local.partition("+")[0] == identity.user:
+        return True
+    senders = login.terms.senders
+    return f"{local}@{domain}" in senders or f"@{domain}" in senders
+
+
+def _refusal_of(decision: Decision) -> Reply:
+    text = decision.text or "relaying denied"
+    if decision.verdict == "quota":
+        return reply(452, "4.5.3" if decision.reason == "quota-recipients" else "4.7.1", text)
+    if decision.verdict == "defer":
+        return reply(451, "4.7.1", text)
+    return reply(550, "5.7.1", text)
