@@ -4,6 +4,7 @@
 - A module of more than 600 lines says in its docstring why it is whole (`Kept whole: ...`).
 - Every module says in a docstring what it is for.
 - Names say what a thing is; Manager, Helper, Util and Misc say nothing.
+- A document that names a module, or a method of a class, names one that there is.
 - No file names a directory of somebody's machine or the host of a package registry.
 """
 
@@ -28,6 +29,10 @@ _MACHINE_PATH = re.compile(
 _REGISTRY = re.compile(
     r"\b(?:pypi|pythonhosted|npmjs|crates|rubygems)\.(?:org|com|io)\b|\b(?:deb|security)\.debian\.org\b"
 )
+
+# In a document: `grants/rules.py`; `Grants.allow` and `rules.is_live`.
+_MODULE = re.compile(r"`([a-z_0-9]+(?:/[a-z_0-9]+)+\.py)`")
+_METHOD = re.compile(r"`((?:[A-Z][A-Za-z0-9]+|rules)\.[a-z_]+)`")
 
 
 def files(root: Path) -> list[Path]:
@@ -88,9 +93,37 @@ def _init_faults(name: str, tree: ast.Module) -> Iterator[str]:
             yield f"{name}:{node.lineno}: code in __init__.py; a docstring and exports only"
 
 
+def code_names(root: Path) -> set[str]:
+    """What documents may name: classes with their methods and attributes, modules with their functions."""
+    names: set[str] = set()
+    for path in (root / "src").rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                for part in ast.walk(node):
+                    if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef):
+                        names.add(f"{node.name}.{part.name}")
+                    elif isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name):
+                        names.add(f"{node.name}.{part.target.id}")
+            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                names.add(f"{path.stem}.{node.name}")
+    return names
+
+
+def document_faults(root: Path, name: str, text: str, known: set[str]) -> Iterator[str]:
+    """Names of code in a document that the code does not have."""
+    for line, content in enumerate(text.splitlines(), 1):
+        for path in _MODULE.findall(content):
+            if not any((root / top / path).exists() for top in ("", "src/popgate", "src")):
+                yield f"{name}:{line}: there is no {path}"
+        for called in _METHOD.findall(content):
+            if called not in known:
+                yield f"{name}:{line}: the code has no {called}"
+
+
 def check(root: Path) -> list[str]:
     """All faults below `root`."""
     faults: list[str] = []
+    known = code_names(root)
     for path in files(root):
         try:
             text = (root / path).read_text(encoding="utf-8")
@@ -100,6 +133,8 @@ def check(root: Path) -> list[str]:
         faults += text_faults(name, text)
         if path.suffix == ".py" and path.parts[0] in {"src", "tools"}:
             faults += module_faults(name, text)
+        if path.suffix == ".md" and "decisions" not in path.parts and path.name != "CHANGELOG.md":
+            faults += document_faults(root, name, text, known)
     return faults
 
 

@@ -127,3 +127,23 @@ def test_an_event_without_its_row_is_found(tmp_path: Path, rows: str, source: st
     (tmp_path / "src/module.py").write_text(source)
     found = check_events.check(tmp_path)
     assert any(fault in one for one in found) if fault else found == []
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("see `grants/rules.py`, `rules.is_live` and `Grants.allow`, `Grants.size`", None),
+        ("see `grants/gone.py`", "there is no grants/gone.py"),
+        ("see `Grants.gone`", "the code has no Grants.gone"),
+        ("see `rules.gone`", "the code has no rules.gone"),
+    ],
+)
+def test_a_document_that_names_code_that_is_gone_is_found(
+    tmp_path: Path, text: str, fault: str | None
+) -> None:
+    grants = tmp_path / "src/popgate/grants"
+    grants.mkdir(parents=True)
+    (grants / "rules.py").write_text("def is_live(): ...\n")
+    (grants / "service.py").write_text("class Grants:\n    size: int\n    def allow(self): ...\n")
+    found = list(habits.document_faults(tmp_path, "x.md", text, habits.code_names(tmp_path)))
+    assert found == ([] if fault is None else [f"x.md:1: {fault}"])
