@@ -10,7 +10,7 @@ phase, any other leaves it. A session that breaks the rules on which the framing
 (line ends, groups, sizes) is closed, because what follows could be read in two ways.
 
 It knows no clock, no socket, and nobody's mailbox; those who do are on the other side of the
-events. The module is longer than most because the whole state is one object.
+events. Kept whole: the state is one object, and each command reads or moves it.
 """
 
 import binascii
