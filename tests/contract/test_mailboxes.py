@@ -236,3 +236,18 @@ def test_a_full_mailbox_says_so():
     with pytest.raises(MailboxFull):
         mailboxes.deliver(SALES, [MESSAGE])
     assert mailboxes.contents(SALES) == [MESSAGE]
+
+
+def test_the_double_shows_and_loses_messages():
+    mailboxes = MemoryMailboxes()
+    mailboxes.deliver(SALES, [MESSAGE])
+    mailboxes.deliver(SALES, [MESSAGE])
+    maildrop = mailboxes.open_maildrop(SALES)
+    maildrop.mark_seen([1])
+    assert mailboxes.seen(SALES) == [False, True]
+    mailboxes.lose(SALES, maildrop.messages[1].uid)
+    with pytest.raises(MailboxError):
+        maildrop.read(1)
+    assert list(maildrop.remove([0, 1])) == [1]
+    assert mailboxes.contents(SALES) == []
+    maildrop.close()

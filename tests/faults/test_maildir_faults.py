@@ -78,6 +78,15 @@ def test_a_maildir_made_by_another_process_is_made_safe_too(tmp_path):
     assert disk.verbs().count("sync_directory") == 1  # and only the first time
 
 
+def test_a_maildir_that_another_process_makes_at_the_same_moment(tmp_path):
+    def be_quicker(operation):
+        if operation.verb == "make_directory":
+            os.mkdir(operation.names[0])
+
+    maildirs(FaultDisk(RealDisk(), before=be_quicker), str(tmp_path)).deliver(SALES, BODY)
+    assert fetched(RealDisk(), str(tmp_path)) == [WIRE]
+
+
 # One operation fails
 
 
