@@ -52,7 +52,7 @@ GOOD = {
     "v2-local-with-block": (v2(IPV4 + b"junk", command=0x20, family=0x55), None, 0, True),
     "v2-unspecified": (v2(b"whatever", family=0), None, 0, False),
     "v2-unix": (v2(bytes(216), family=0x31), None, 0, False),
-    "v2-tlvs": (v2(IPV4 + tlv(4, b"") + tlv(2, b"mail.example") + tlv(0xEE, b"x")), "203.0.113.9", 40000, False),
+    "v2-tlvs": (v2(IPV4 + tlv(4, b"") + tlv(2, b"name") + tlv(0xEE, b"x")), "203.0.113.9", 40000, False),
     "v2-ssl": (v2(IPV4 + tlv(0x20, b"\x07\0\0\0\0" + tlv(0x22, b"ann"))), "203.0.113.9", 40000, False),
     "v2-checksum": (with_checksum(IPV4), "203.0.113.9", 40000, False),
     "v2-longest": (v2(IPV4 + tlv(4, bytes(505))), "203.0.113.9", 40000, False),

@@ -1,0 +1,14 @@
+"""The fuzz targets of POP3, SASL and the PROXY protocol, for a moment, with their corpora."""
+
+import fuzz_pop3
+import fuzz_proxy
+import fuzz_sasl
+import pytest
+
+from support import fuzzing
+
+
+@pytest.mark.parametrize("target", [fuzz_pop3, fuzz_sasl, fuzz_proxy], ids=lambda target: target.__name__)
+def test_nothing_is_found(target: object) -> None:
+    name = target.__name__.removeprefix("fuzz_")  # type: ignore[attr-defined]
+    assert fuzzing.run(target.check, name, 2.0) > 100  # type: ignore[attr-defined]
