@@ -123,16 +123,16 @@ def test_changes(database):
 def test_recoverable_secret_comes_and_goes(database):
     ann = Identity("ann", "example.org")
     database.add(ANN, "one", is_recoverable=True)
-    assert database.recoverable(ann).stored == b"one"
+    assert database.recoverable(ann).secret == b"one"
     assert database.get(ANN).is_recoverable
     database.set_password(ANN, "two")
-    assert database.recoverable(ann).stored == b"two"
+    assert database.recoverable(ann).secret == b"two"
     database.set_password(ANN, "three", is_recoverable=False)
-    assert database.recoverable(ann).stored is None
+    assert database.recoverable(ann).secret is None
     database.set_password(ANN, "four")
-    assert database.recoverable(ann).stored is None
+    assert database.recoverable(ann).secret is None
     database.set_password(ANN, "five", is_recoverable=True)
-    assert database.recoverable(ann).stored == b"five"
+    assert database.recoverable(ann).secret == b"five"
 
 
 def test_removed_secret_leaves_no_bytes(database, tmp_path):

@@ -15,6 +15,7 @@ from collections import OrderedDict
 from hashlib import blake2b
 
 from popgate.values.clock import Clock
+from popgate.values.identity import Identity
 
 _DIGEST_BYTES = 24
 
@@ -30,32 +31,38 @@ class VerifiedPasswords:
         self._seconds = seconds
         self._entries = entries
         self._key = key if key is not None else secrets.token_bytes(32)
-        self._until: OrderedDict[bytes, float] = OrderedDict()
+        self._until: OrderedDict[bytes, tuple[float, Identity | None]] = OrderedDict()
 
     def digest(self, name: str, password: bytes, stored: str) -> bytes:
         """The keyed digest that stands for these three; also fit to tell equal checks apart."""
-        name_bytes = name.encode()
+        name_bytes = name.encode("utf-8", "surrogatepass")
         mixed = blake2b(key=self._key, digest_size=_DIGEST_BYTES)
         mixed.update(b"%d,%d;" % (len(name_bytes), len(password)))
         mixed.update(name_bytes)
         mixed.update(password)
-        mixed.update(stored.encode())
+        mixed.update(stored.encode("utf-8", "surrogatepass"))
         return mixed.digest()
 
     def has(self, digest: bytes) -> bool:
-        until = self._until.get(digest)
-        if until is None:
+        entry = self._until.get(digest)
+        if entry is None:
             return False
-        if until <= self._clock.monotonic():
+        if entry[0] <= self._clock.monotonic():
             del self._until[digest]
             return False
         self._until.move_to_end(digest)
         return True
 
-    def add(self, digest: bytes) -> None:
+    def identity(self, digest: bytes) -> Identity | None:
+        """The identity that was given to `add`."""
+        entry = self._until.get(digest)
+        return None if entry is None else entry[1]
+
+    def add(self, digest: bytes, identity: Identity | None = None) -> None:
+        """`identity`: who the login turned out to be, where the name alone does not tell."""
         if self._seconds <= 0:
             return
-        self._until[digest] = self._clock.monotonic() + self._seconds
+        self._until[digest] = (self._clock.monotonic() + self._seconds, identity)
         self._until.move_to_end(digest)
         while len(self._until) > self._entries:
             self._until.popitem(last=False)

@@ -1,34 +1,13 @@
-"""Logins against the account database.
+"""Logins against the account database: StoredLogins by its name in the settings, `accounts`."""
 
-Each login reads the account's row anew, so a changed, disabled or removed account counts at
-once in every process; only the slow hash is skipped for a password that was verified lately.
-Whatever fails costs one hash of today's parameters: an unknown name, a disabled account and a
-name that no account can have all take as long as a wrong password.
-"""
-
-from collections.abc import Coroutine
-from typing import Any
-
-from popgate.auth.authenticator import AuthResult, Denied, Login, LookupUnavailable, MaybeLater, Unavailable
-from popgate.auth.backends.accounts import AccountDatabase, AccountError, Credentials
-from popgate.auth.hashing import DUMMY_HASH, hash_password, is_outdated, is_password
-from popgate.auth.names import login_identity
-from popgate.auth.proofs import DUMMY_SECRET, is_apop_proof, is_cram_md5_proof
+from popgate.auth.backends.accounts import AccountDatabase
+from popgate.auth.logins import StoredLogins
 from popgate.auth.verified import VerifiedPasswords
-from popgate.auth.workers import Overloaded, Workers
-from popgate.values.identity import Identity
-
-MOST_PASSWORD_BYTES = 1024
-OVERLOADED = Unavailable("too many logins wait for their password check")
+from popgate.auth.workers import Workers
 
 
-class AccountLogins:
-    """The Authenticator over an AccountDatabase.
-
-    `default_domain` completes names typed without one. `apop` allows APOP and CRAM-MD5 for
-    accounts that keep a recoverable secret. `workers` may be shared with other back ends;
-    `close` leaves both it and the database to their owner.
-    """
+class AccountLogins(StoredLogins):
+    """The Authenticator over an AccountDatabase; see StoredLogins."""
 
     def __init__(
         self,
@@ -39,117 +18,4 @@ class AccountLogins:
         default_domain: str = "",
         apop: bool = False,
     ) -> None:
-        self._database = database
-        self._verified = verified
-        self._workers = workers
-        self._default_domain = default_domain
-        self._apop = apop
-
-    def knows(self, name: str) -> bool:
-        """Is there an account of that name, enabled or not? Raises LookupUnavailable."""
-        identity = login_identity(name, self._default_domain)
-        return identity is not None and self._database.credentials(identity) is not None
-
-    def check_password(self, name: str, password: bytes) -> MaybeLater:
-        identity = login_identity(name, self._default_domain)
-        if identity is None:
-            return self._deny(name, password, "name")
-        if not 0 < len(password) <= MOST_PASSWORD_BYTES:
-            return self._deny(name, password[:MOST_PASSWORD_BYTES], "password")
-        try:
-            account = self._database.credentials(identity)
-        except LookupUnavailable as error:
-            return Unavailable(str(error))
-        if account is None:
-            return self._deny(name, password, "unknown")
-        if not account.is_enabled:
-            return self._deny(name, password, "disabled")
-        digest = self._verified.digest(str(identity), password, account.stored)
-        if self._verified.has(digest):
-            return _login(identity, account)
-        stored: str = account.stored
-        try:
-            check = self._workers.run(digest, lambda: self._verify(identity, password, stored))
-        except Overloaded:
-            return OVERLOADED
-        return self._finish(check, identity, stored, digest)
-
-    def _deny(self, name: str, password: bytes, reason: str) -> MaybeLater:
-        digest = self._verified.digest(name[:MOST_PASSWORD_BYTES], password, DUMMY_HASH)
-        try:
-            check = self._workers.run(digest, lambda: is_password(DUMMY_HASH, password))
-        except Overloaded:
-            return OVERLOADED
-        return _denied_after(check, Denied(reason))
-
-    def _verify(self, identity: Identity, password: bytes, stored: str) -> str | None:
-        """In a worker's thread: the hash that the account now has, or None for a wrong password."""
-        if not is_password(stored, password):
-            return None
-        if is_outdated(stored):
-            fresh = hash_password(password)
-            try:
-                if self._database.replace_hash(identity, stored, fresh):
-                    return fresh
-            except AccountError:
-                pass  # the login is right all the same; the next one tries again
-        return stored
-
-    async def _finish(
-        self, check: Coroutine[Any, Any, str | None], identity: Identity, stored: str, digest: bytes
-    ) -> AuthResult:
-        verified = await check
-        if verified is None:
-            return Denied("password")
-        # The check may have waited for seconds; what the account is now decides.
-        try:
-            account = self._database.credentials(identity)
-        except LookupUnavailable as error:
-            return Unavailable(str(error))
-        if account is None:
-            return Denied("unknown")
-        if not account.is_enabled:
-            return Denied("disabled")
-        if account.stored != verified:
-            return Denied("password")
-        if verified == stored:
-            self._verified.add(digest)
-        return _login(identity, account)
-
-    def check_apop(self, name: str, challenge: bytes, digest: bytes) -> MaybeLater:
-        return self._check_proof(name, challenge, digest, is_apop_proof)
-
-    def check_cram_md5(self, name: str, challenge: bytes, digest: bytes) -> MaybeLater:
-        return self._check_proof(name, challenge, digest, is_cram_md5_proof)
-
-    def _check_proof(self, name: str, challenge: bytes, digest: bytes, is_proof: Any) -> AuthResult:
-        if not self._apop:
-            return Denied("mechanism")
-        identity = login_identity(name, self._default_domain)
-        try:
-            account = None if identity is None else self._database.recoverable(identity)
-        except LookupUnavailable as error:
-            return Unavailable(str(error))
-        secret = DUMMY_SECRET if account is None or account.stored is None else account.stored
-        is_right = is_proof(digest, challenge, secret)
-        if identity is None:
-            return Denied("name")
-        if account is None:
-            return Denied("unknown")
-        if account.stored is None:
-            return Denied("mechanism")
-        if not account.is_enabled:
-            return Denied("disabled")
-        return _login(identity, account) if is_right else Denied("password")
-
-    def close(self) -> None:
-        pass
-
-
-def _login(identity: Identity, account: Credentials) -> Login:
-    return Login(identity, account.terms, has_mailbox=not account.terms.is_device)
-
-
-async def _denied_after(check: Coroutine[Any, Any, object], denied: Denied) -> AuthResult:
-    await check
-    return denied
+        super().__init__(database, verified, workers, default_domain=default_domain, apop=apop)

@@ -6,7 +6,7 @@ nobody needs to be told; the command line writes, in transactions that are on di
 call returns. Secrets that must be recoverable (APOP, CRAM-MD5) stand in a table of their own,
 so that an ordinary login never touches them; the file is its owner's alone.
 
-This module knows neither protocols nor how a login is decided; see account_logins.
+This module knows neither protocols nor how a login is decided; see popgate.auth.logins.
 """
 
 import contextlib
@@ -20,7 +20,8 @@ from urllib.parse import quote
 
 from popgate.auth.addressbook import Listing
 from popgate.auth.authenticator import LookupUnavailable
-from popgate.auth.hashing import hash_password
+from popgate.auth.hashing import DUMMY_HASH, hash_password, is_outdated, is_password
+from popgate.auth.logins import Credentials, RecoverableCredentials
 from popgate.grants.grant import DEFAULT_TERMS, Terms
 from popgate.values.identity import Identity, IdentityError
 from popgate.values.mail import MailAddress
@@ -133,15 +134,6 @@ class Alias:
     targets: tuple[MailAddress, ...]
 
 
-@value
-class Credentials:
-    """What a login needs. `stored` is the hash, or for `secret` look-ups the secret or None."""
-
-    stored: Any
-    is_enabled: bool
-    terms: Terms
-
-
 class AccountDatabase:
     """The accounts and aliases in the SQLite file at `path`, which is made when it is missing.
 
@@ -176,18 +168,36 @@ class AccountDatabase:
 
     def credentials(self, identity: Identity) -> Credentials | None:
         """The account's hash and terms as they are now, or None. Raises LookupUnavailable."""
-        return self._credentials(_CREDENTIALS, identity)
+        row = self._row(_CREDENTIALS, identity)
+        return None if row is None else Credentials(row[0], row[1] == 1, _terms(row[2:]))
 
-    def recoverable(self, identity: Identity) -> Credentials | None:
-        """The same with the recoverable secret in place of the hash (None where none is kept)."""
-        return self._credentials(_SECRET, identity)
+    def recoverable(self, identity: Identity) -> RecoverableCredentials | None:
+        """The same with the recoverable secret in place of the hash. Raises LookupUnavailable."""
+        row = self._row(_SECRET, identity)
+        return None if row is None else RecoverableCredentials(row[0], row[1] == 1, _terms(row[2:]))
 
-    def _credentials(self, query: str, identity: Identity) -> Credentials | None:
+    def _row(self, query: str, identity: Identity) -> Sequence[Any] | None:
         try:
-            row = self._read(query, str(identity)).fetchone()
+            row: Sequence[Any] | None = self._read(query, str(identity)).fetchone()
         except sqlite3.Error as error:
             raise LookupUnavailable(f"account database: {error}") from error
-        return None if row is None else Credentials(row[0], row[1] == 1, _terms(row[2:]))
+        return row
+
+    def verify(self, identity: Identity, stored: str, password: bytes) -> str | None:
+        """See CredentialSource; brings a hash of older parameters up to date. From any thread."""
+        if not is_password(stored, password):
+            return None
+        if is_outdated(stored):
+            fresh = hash_password(password)
+            try:
+                if self._replace_hash(identity, stored, fresh):
+                    return fresh
+            except AccountError:
+                pass  # the login is right all the same; the next one tries again
+        return stored
+
+    def burn(self, password: bytes) -> None:
+        is_password(DUMMY_HASH, password)
 
     def listing(self, identity: Identity) -> Listing | None:
         """What mail to this name does; see AddressBook."""
@@ -291,9 +301,8 @@ class AccountDatabase:
             if done.rowcount != 1:
                 raise AccountUnknown(f"there is no account {identity}")
 
-    def replace_hash(self, identity: Identity, old: str, new: str) -> bool:
-        """Store `new` unless the hash is no longer `old`: the same password under better parameters.
-        Callable from any thread."""
+    def _replace_hash(self, identity: Identity, old: str, new: str) -> bool:
+        # Unless the password was changed meanwhile.
         with self._writing() as connection:
             done = connection.execute(
                 "UPDATE accounts SET password = ? WHERE address = ? AND password = ?",

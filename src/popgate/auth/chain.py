@@ -1,0 +1,88 @@
+"""Several back ends, asked in the order of the settings until one knows the name.
+
+A back end that keeps a list of names says whether it knows one before any password is
+checked, and then it alone decides: so a wrong password costs one check however many back
+ends there are, and a name that nobody knows costs one check too. A program that checks
+passwords cannot say whom it knows; when it denies, the next back end is asked. Where both kinds are
+mixed, how long a refusal takes can show which kind was asked.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, runtime_checkable
+
+from popgate.auth.authenticator import (
+    Authenticator,
+    AuthResult,
+    Denied,
+    Login,
+    LookupUnavailable,
+    MaybeLater,
+    Unavailable,
+)
+
+_Ask = Callable[[Authenticator], MaybeLater]
+
+
+@runtime_checkable
+class KnowsNames(Protocol):
+    """A back end that can say whether it has a name at all."""
+
+    def knows(self, name: str) -> bool:
+        """Raises LookupUnavailable."""
+        ...
+
+
+class Chain:
+    """The Authenticator over several. One that is Unavailable ends the search: the name might be
+    there, and a later back end must not answer for it."""
+
+    def __init__(self, backends: Sequence[Authenticator]) -> None:
+        if not backends:
+            raise ValueError("a chain needs at least one back end")
+        self._backends = tuple(backends)
+
+    def check_password(self, name: str, password: bytes) -> MaybeLater:
+        return self._ask(name, lambda backend: backend.check_password(name, password))
+
+    def check_apop(self, name: str, challenge: bytes, digest: bytes) -> MaybeLater:
+        return self._ask(name, lambda backend: backend.check_apop(name, challenge, digest))
+
+    def check_cram_md5(self, name: str, challenge: bytes, digest: bytes) -> MaybeLater:
+        return self._ask(name, lambda backend: backend.check_cram_md5(name, challenge, digest))
+
+    def close(self) -> None:
+        for backend in self._backends:
+            backend.close()
+
+    def _ask(self, name: str, ask: _Ask) -> MaybeLater:
+        candidates: list[Authenticator] = []  # programs, up to the first back end that knows the name
+        fallback: Authenticator | None = None
+        for backend in self._backends:
+            if not isinstance(backend, KnowsNames):
+                candidates.append(backend)
+                continue
+            try:
+                is_known = backend.knows(name)
+            except LookupUnavailable as error:
+                # What stands before it in the order may still let the client in.
+                return _in_turn(candidates, ask, Unavailable(str(error)))
+            if is_known:
+                return ask(backend) if not candidates else _in_turn([*candidates, backend], ask, None)
+            fallback = backend
+        if fallback is not None:
+            candidates.append(fallback)  # to deny at the cost of a check
+        return ask(candidates[0]) if len(candidates) == 1 else _in_turn(candidates, ask, None)
+
+
+def _in_turn(backends: Sequence[Authenticator], ask: _Ask, last: Unavailable | None) -> MaybeLater:
+    return _each(backends, ask, last) if backends else last or Denied("unknown")
+
+
+async def _each(backends: Sequence[Authenticator], ask: _Ask, last: Unavailable | None) -> AuthResult:
+    result: AuthResult = Denied("unknown")
+    for backend in backends:
+        answer = ask(backend)
+        result = await answer if isinstance(answer, Awaitable) else answer
+        if isinstance(result, Login | Unavailable):
+            return result
+    return last if last is not None else result
