@@ -38,7 +38,7 @@ def lines(events):
 
 def test_users_with_and_without_domain(read):
     file, events, _ = read(
-        "ann:{PLAIN}a\n# comment\n\nBob@Example.net:{PLAIN}b:1000:1000:Bob::/home/bob:/bin/sh:\r\n"
+        "ann:{PLAIN}a\n# comment\n\nBob@Example.net:{PLAIN}b:1000:1000:Bob::/var/bob:/bin/sh:\r\n"
     )
     assert file.recoverable(Identity("ann", "example.org")).secret == b"a"
     assert file.recoverable(Identity("bob", "example.net")).secret == b"b"
