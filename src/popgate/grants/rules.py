@@ -90,6 +90,8 @@ def redated(grant: Grant, delta_seconds: float) -> Grant:
 
 def in_order(grants: Sequence[Grant]) -> list[Grant]:
     """As a store keeps them: one an identity, the last login first, not too many."""
+    if len(grants) < 2:
+        return list(grants)
     by_identity: dict[Identity, Grant] = {}
     for grant in sorted(grants, key=_login_at, reverse=True):
         by_identity.setdefault(grant.identity, grant)

@@ -22,12 +22,15 @@ from popgate.grants import rules
 from popgate.grants.grant import DEFAULT_TERMS, Grant, Terms, Usage
 from popgate.grants.store import Change, StoreError
 from popgate.grants.stores import spool
+from popgate.grants.stores.renaming import EXCHANGE, NO_REPLACE, UNSUPPORTED, rename2_here
 from popgate.values.address import AddressError, ClientAddress
 
 STALE_SECONDS: Final = 60.0
 """Age of a temporary file that nobody will rename any more."""
 CACHED_FILES: Final = 4096
 _LOCK_WAIT_SECONDS: Final = 0.00005
+_NAMES_AT_MOST: Final = 100
+_RACES_AT_MOST: Final = 20
 
 
 class DirectoryStore:
@@ -51,6 +54,7 @@ class DirectoryStore:
         self._file_mode = file_mode
         self._lock_seconds = lock_seconds
         self._cache: dict[str, tuple[tuple[int, int, int, int], tuple[Grant, ...]]] = {}
+        self._rename2 = rename2_here()
         self._directory = -1
         self._lock_file = -1
         self._lock_owner = 0
@@ -62,27 +66,9 @@ class DirectoryStore:
             raise _fault("open", path, error) from error
 
     def find(self, address: ClientAddress) -> Sequence[Grant]:
-        name = address.text
-        try:
-            # The stat is what a cached answer costs; a new file has new numbers (_modified_ns).
-            state = os.stat(name, dir_fd=self._directory, follow_symlinks=False)
-        except FileNotFoundError:
+        grants, state = self._look_up(address)
+        if state is None:
             self._check_directory()
-            return ()
-        except OSError as error:
-            raise _fault("read", name, error) from error
-        cached = self._cache.get(name)
-        key = (state.st_ino, state.st_mtime_ns, state.st_ctime_ns, state.st_size)
-        if cached is not None and cached[0] == key:
-            return cached[1]
-        if not spool.is_grant_file(state, self._allowed_uids):
-            return ()
-        grants, state_read = self._read(address)
-        if state_read is not None and state_read.st_size and grants and grants[0].protocol != "relay-ctrl":
-            if len(self._cache) >= CACHED_FILES:
-                self._cache.clear()
-            key = (state_read.st_ino, state_read.st_mtime_ns, state_read.st_ctime_ns, state_read.st_size)
-            self._cache[name] = (key, grants)
         return grants
 
     def change(self, address: ClientAddress, change: Change) -> Sequence[Grant]:
@@ -181,44 +167,81 @@ class DirectoryStore:
 
     def _change_locked(self, address: ClientAddress, change: Change) -> Sequence[Grant]:
         name = address.text
-        before, state = self._read(address)
-        after = rules.in_order(change(before))
-        if tuple(after) == before:
-            return before
-        try:
-            if not after:
-                if state is not None:
-                    os.unlink(name, dir_fd=self._directory)
-                return ()
-            records = [_record(grant) for grant in after]
-            content = spool.serialise(records)
-            modified_ns = _modified_ns(max(record.renewed for record in records), state)
-            self._write(name, content, modified_ns)
-        except FileNotFoundError as error:
-            if not after:
-                return ()
-            raise _fault("write", name, error) from error
-        except (OSError, ValueError) as error:
-            raise _fault("write", name, error) from error
-        # What a reader sees now: senders or old records may have been cut off.
-        stored = spool.parse(content, modified_ns // 1000)
-        if stored is None:
-            raise StoreError(f"the grant file {name} cannot be read back")
-        return tuple(_grant(address, record) for record in stored)
+        for _ in range(_RACES_AT_MOST):
+            before, state = self._look_up(address)
+            after = rules.in_order(change(before))
+            if tuple(after) == before:
+                return before
+            try:
+                if not after:
+                    self._cache.pop(name, None)
+                    if before:
+                        os.unlink(name, dir_fd=self._directory)
+                    return ()
+                records = [_record(grant) for grant in after]
+                content, count = spool.serialise(records)
+                latest = max([record.renewed for record in records[:count]])
+                if self._replace(name, content, _modified_ns(latest, state), state):
+                    break
+            except FileNotFoundError as error:
+                if not after:
+                    return ()
+                raise _fault("write", name, error) from error
+            except (OSError, ValueError) as error:
+                raise _fault("write", name, error) from error
+        else:
+            raise StoreError(f"the grant file {name} is being replaced all the time")
+        stored = tuple([_grant(address, record) for record in records[:count]])
+        written = self._stat(name)
+        if written is not None and not _is_relay_ctrls(stored):
+            self._remember(name, written, stored)
+        return stored
 
-    def _write(self, name: str, content: bytes, modified_ns: int) -> None:
+    def _replace(self, name: str, content: bytes, modified_ns: int, before: os.stat_result | None) -> bool:
+        """Put `content` in place; False where somebody without a lock was quicker, and theirs stays."""
+        directory = self._directory
         stamp = time.time()
-        for _ in range(100):
+        for _ in range(_NAMES_AT_MOST):
             temporary = spool.temporary_name(stamp)
             try:
-                spool.write(self._directory, name, content, modified_ns, temporary, self._file_mode)
-                return
+                spool.write_temporary(directory, content, modified_ns, temporary, self._file_mode)
             except FileExistsError:
                 stamp += 0.000001
+                continue
+            try:
+                return self._put_in_place(temporary, name, before)
             except IsADirectoryError:
                 # A directory of the name grants nothing, and may not keep a login from granting.
-                os.rename(name, temporary, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+                spool.discard(directory, temporary)
+                os.rename(name, temporary, src_dir_fd=directory, dst_dir_fd=directory)
+                stamp += 0.000001
+            finally:
+                spool.discard(directory, temporary)  # ours, or what was replaced; nothing after a rename
         raise FileExistsError(errno.EEXIST, "no free temporary name")
+
+    def _put_in_place(self, temporary: str, name: str, before: os.stat_result | None) -> bool:
+        directory = self._directory
+        if self._rename2 is not None and (before is None or stat.S_ISREG(before.st_mode)):
+            try:
+                if before is None:
+                    self._rename2(directory, temporary, name, NO_REPLACE)
+                    return True
+                self._rename2(directory, temporary, name, EXCHANGE)
+                replaced = self._stat(temporary)
+                if replaced is None or replaced.st_ino == before.st_ino:
+                    return True
+                self._rename2(directory, temporary, name, EXCHANGE)
+                return False
+            except FileExistsError:
+                return False
+            except FileNotFoundError:
+                pass  # relay-ctrl-check removed what it found expired
+            except OSError as error:
+                if error.errno not in UNSUPPORTED:
+                    raise
+                self._rename2 = None
+        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+        return True
 
     def _remove_litter(self, name: str, now: float) -> None:
         """Remove what is no grant file, after looking again under the lock."""
@@ -250,6 +273,27 @@ class DirectoryStore:
                 fcntl.flock(self._lock_file, fcntl.LOCK_UN)
 
     # Without a lock.
+
+    def _look_up(self, address: ClientAddress) -> tuple[tuple[Grant, ...], os.stat_result | None]:
+        """As _read, but at the cost of a stat where the file was read before."""
+        name = address.text
+        state = self._stat(name)
+        if state is None:
+            return (), None
+        cached = self._cache.get(name)
+        if cached is not None and cached[0] == _key(state):
+            return cached[1], state
+        if not spool.is_grant_file(state, self._allowed_uids):
+            return (), state
+        grants, read_state = self._read(address)
+        if read_state is not None and grants and not _is_relay_ctrls(grants):
+            self._remember(name, read_state, grants)
+        return grants, read_state
+
+    def _remember(self, name: str, state: os.stat_result, grants: tuple[Grant, ...]) -> None:
+        if len(self._cache) >= CACHED_FILES:
+            self._cache.clear()
+        self._cache[name] = (_key(state), grants)
 
     def _read(self, address: ClientAddress) -> tuple[tuple[Grant, ...], os.stat_result | None]:
         name = address.text
@@ -328,14 +372,23 @@ def _address_of(name: str) -> ClientAddress | None:
     return address if address.text == name else None
 
 
+def _key(state: os.stat_result) -> tuple[int, int, int, int]:
+    return state.st_ino, state.st_mtime_ns, state.st_ctime_ns, state.st_size
+
+
+def _is_relay_ctrls(grants: Sequence[Grant]) -> bool:
+    """Might relay-ctrl's programs have written it? They give it no serial number, so it is not cached."""
+    return grants[0].protocol == "relay-ctrl"
+
+
 def _modified_ns(renewed: int, before: os.stat_result | None) -> int:
     """The file's time, with a serial number in the nanoseconds.
 
     Two changes in one tick of the kernel's clock, on an inode just freed, could otherwise
     give two contents the same numbers, and a cached one would be taken for the other.
     """
-    serial = 0 if before is None else (before.st_mtime_ns + 1) % 1000
-    return renewed * 1000 + serial
+    serial = time.time_ns() if before is None else before.st_mtime_ns + 1
+    return renewed * 1000 + serial % 1000
 
 
 def _record(grant: Grant) -> spool.Record:
@@ -351,7 +404,7 @@ def _record(grant: Grant) -> spool.Record:
         (terms.quota_messages, terms.quota_recipients, terms.quota_bytes),
         (used.messages, used.recipients, used.bytes),
         terms.is_device,
-        terms.senders,
+        spool.fitting_senders(terms.senders) if terms.senders else (),
     )
 
 

@@ -118,8 +118,9 @@ def parse(content: bytes, modified: int) -> list[Record] | None:
     return _dated(records, modified)
 
 
-def serialise(records: list[Record]) -> bytes:
-    """The bytes of a file; `records` in order. The oldest ones are left out where it grows too long.
+def serialise(records: list[Record]) -> tuple[bytes, int]:
+    """The bytes of a file, and how many records are in it: `records` in order, the oldest ones
+    left out where it would grow too long.
 
     Raises ValueError for a record that could not be read again.
     """
@@ -129,15 +130,15 @@ def serialise(records: list[Record]) -> bytes:
         head = b"USER=%b\0" % identity.user.encode("ascii")
         if identity.domain:
             head += b"DOMAIN=%b\0" % identity.domain.encode("ascii")
-    pieces = [head, _VERSION, b"\0"]
-    size = len(head) + len(_VERSION) + 1
+    content = head + _VERSION + b"\0"
+    count = 0
     for record in records:
         piece = b"%b%b\0" % (_GRANT, _format_record(record).encode("ascii"))
-        size += len(piece)
-        if size > MAX_BYTES:
+        if len(content) + len(piece) > MAX_BYTES:
             break
-        pieces.append(piece)
-    return b"".join(pieces)
+        content += piece
+        count += 1
+    return content, count
 
 
 def read(directory: int, name: str, allowed_uids: frozenset[int]) -> tuple[bytes, os.stat_result] | None:
@@ -191,6 +192,16 @@ def write(
     `temporary` is a name of the form `temporary_name` gives, not in use. Not synced: a grant
     lost in a power cut costs one more login.
     """
+    write_temporary(directory, content, modified_ns, temporary, mode)
+    try:
+        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except BaseException:
+        discard(directory, temporary)
+        raise
+
+
+def write_temporary(directory: int, content: bytes, modified_ns: int, temporary: str, mode: int) -> None:
+    """The first half of `write`: the file under its temporary name. Raises OSError."""
     file = os.open(temporary, _CREATE, mode, dir_fd=directory)
     try:
         try:
@@ -201,13 +212,17 @@ def write(
                 os.fchmod(file, mode)  # whatever the umask
         finally:
             os.close(file)
-        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
     except BaseException:
-        try:
-            os.unlink(temporary, dir_fd=directory)
-        except OSError:
-            pass
+        discard(directory, temporary)
         raise
+
+
+def discard(directory: int, name: str) -> None:
+    """Unlink what is ours and may be gone already."""
+    try:
+        os.unlink(name, dir_fd=directory)
+    except OSError:
+        pass
 
 
 def temporary_name(seconds: float) -> str:
@@ -295,10 +310,11 @@ def _format_record(record: Record) -> str:
         raise ValueError("a time or count of the grant is out of range")
     quotas = ["-" if quota < 0 else "%d" % quota for quota in record.quotas]
     um, ur, ub = record.used
+    senders = _format_senders(record.senders) if record.senders else "-"
     return (
         f"{record.identity or '-'} {record.protocol} {record.since} {record.login} {record.renewed}"
         f" {_optional(record.window)} {_optional(record.max_age)} {' '.join(quotas)}"
-        f" {um} {ur} {ub} {int(record.is_device)} {_format_senders(record.senders)}"
+        f" {um} {ur} {ub} {int(record.is_device)} {senders}"
     )
 
 
@@ -313,20 +329,32 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _format_senders(senders: tuple[str, ...]) -> str:
-    out: list[str] = []
+def fitting_senders(senders: tuple[str, ...]) -> tuple[str, ...]:
+    """As many of `senders` as one record may hold; empty ones and repetitions are left out."""
     size = 0
+    out: list[str] = []
     for sender in senders:
-        text = "".join(
-            char if char in _SENDER else "".join("%%%02X" % byte for byte in char.encode("utf-8"))
-            for char in sender
-        )
-        size += len(text) + 1
+        if not sender or sender in out:
+            continue
+        size += len(_escaped(sender)) + 1
         if size > MAX_SENDERS_BYTES:
             break
-        if text:
-            out.append(text)
-    return ",".join(out) or "-"
+        out.append(sender)
+    return tuple(out)
+
+
+def _format_senders(senders: tuple[str, ...]) -> str:
+    return ",".join(map(_escaped, fitting_senders(senders))) or "-"
+
+
+def _escaped(sender: str) -> str:
+    if _SENDER.issuperset(sender) and sender != "-":
+        return sender
+    return "".join(char if char in _SENDER and sender != "-" else _percent(char) for char in sender)
+
+
+def _percent(char: str) -> str:
+    return "".join("%%%02X" % byte for byte in char.encode("utf-8"))
 
 
 def _parse_sender(text: str) -> str:
