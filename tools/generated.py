@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from popgate.cli.manual import manual
 from popgate.config.reference import reference
 from popgate.config.sample import sample
 
@@ -38,6 +39,7 @@ def layers(root: Path, text: str) -> str:
 
 GENERATORS: Mapping[str, Generator] = {
     "ARCHITECTURE.md": layers,
+    "docs/command-line.md": lambda _root, _text: manual(),
     "docs/popgate.toml.sample": lambda _root, _text: sample(),
     "docs/settings.md": lambda _root, _text: reference(),
 }

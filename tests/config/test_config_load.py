@@ -276,6 +276,7 @@ MISTAKES = [
     (MINIMAL.replace('["example.org"]', '["alice@example.org"]'), "must be a domain, without user and @"),
     (MINIMAL.replace('["example.org"]', '"example.org"'), '(write local_domains = ["example.org"])'),
     ('postmaster = "alice"\n' + MINIMAL, "must be a whole address"),
+    ('postmaster = "alice@example.net"\n' + MINIMAL, "example.net is not one of local_domains"),
     (MINIMAL + ROUTE.replace("partner.example", "*.partner.example"), "is not a domain name"),
     (MINIMAL + ROUTE.replace('"partner.example"', ""), "a route for no domain"),
     (MINIMAL + '[[delivery.route]]\nto = "mx:"\n', "delivery.route.0.domains: is missing"),

@@ -56,8 +56,15 @@ def _names(config: Config) -> Findings:
         else:
             if not identity.domain:
                 yield True, Finding(("postmaster",), "must be a whole address", f"{identity}@example.org")
-            elif identity.user == "postmaster" and identity.domain in seen:
-                yield True, Finding(("postmaster",), "leads to itself", "name the person who reads it")
+            elif identity.domain not in seen:
+                yield (
+                    True,
+                    Finding(
+                        ("postmaster",),
+                        f"{identity.domain} is not one of local_domains",
+                        "for an address elsewhere, make an alias: popgate account alias",
+                    ),
+                )
 
 
 def _listeners(config: Config) -> Findings:
@@ -145,7 +152,7 @@ def _one_listener(config: Config, listener: ListenerSettings, path: KeyPath, bin
 
 def _relaying(listener: ListenerSettings, path: KeyPath, *, can_log_in: bool) -> Findings:
     path = (*path, "relay_by")
-    if listener.relay_by is None:
+    if listener.relay_by is None or (listener.service == "pop3" and not listener.relay_by):
         return
     if listener.service == "pop3":
         yield True, Finding(path, "POP3 relays nothing", "remove it, or put it on an smtp listener")

@@ -67,8 +67,8 @@ class Config:
     postmaster: Annotated[
         str,
         Doc(
-            "Who reads mail to postmaster at every local domain and at the host itself; RFC 5321 asks"
-            " for it. An account here or an address elsewhere. Empty: an account or alias postmaster.",
+            "The account or alias that gets mail to postmaster at any local domain, which RFC 5321 asks"
+            " for. Empty: only accounts and aliases named postmaster do.",
             example='"alice@example.org"',
         ),
     ] = ""

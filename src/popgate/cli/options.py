@@ -1,0 +1,54 @@
+"""Options that several commands share, and what they lead to."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from popgate.config import Config, Loaded
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def config_options(function: _F) -> _F:
+    """--config and --set; the command gets them as `config_file` and `overrides`."""
+    function = click.option(
+        "--set",
+        "overrides",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="Override one setting for this run, such as grants.window_seconds=120. May be repeated.",
+    )(function)
+    return click.option(
+        "--config",
+        "config_file",
+        metavar="FILE",
+        help="The configuration. Else $POPGATE_CONFIG, ./popgate.toml or /etc/popgate/popgate.toml.",
+    )(function)
+
+
+def json_option(function: _F) -> _F:
+    """--json; the command gets it as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(function)
+
+
+def load_config(
+    config_file: str | None, overrides: tuple[str, ...], *, check_files: bool = False
+) -> "Loaded":
+    """Find and read the configuration. Raises ConfigError, which the frame explains."""
+    from popgate.config import find, load
+
+    return load(find(config_file), overrides, check_files=check_files)
+
+
+def site_config(config_file: str | None, overrides: tuple[str, ...]) -> "Config":
+    """The configuration for a command that works on the server's files.
+
+    As root it becomes the server's user first, so that what it writes can be read by the server.
+    """
+    from popgate.app.privileges import drop_privileges
+
+    config = load_config(config_file, overrides).config
+    drop_privileges(config.user)
+    return config

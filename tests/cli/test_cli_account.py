@@ -1,0 +1,93 @@
+"""`popgate account`, on a real database and a real grant directory."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def alice(site: Path, run: Run) -> str:
+    run("account", "add", "alice@example.org", "--password-stdin", stdin="opensesame\n")
+    return "alice@example.org"
+
+
+def test_add_prints_a_generated_password_once(site: Path, run: Run) -> None:
+    result = run("account", "add", "scanner@example.org", "--device")
+    assert result.stdout.startswith("password: ")
+    password = result.stdout.split()[1]
+    assert len(password) == 19 and password.count("-") == 3
+    assert password not in run("account", "show", "scanner@example.org").output
+
+
+def test_add_with_all_options(site: Path, run: Run, run_json: Run) -> None:
+    made = run_json(
+        "account", "add", "scanner@example.org", "--device", "--window", "120", "--quota-messages", "5",
+        "--sender", "office@example.org", "--sender", "@example.net", "--recoverable",
+    )  # fmt: skip
+    assert made.pop("password")
+    shown = run_json("account", "show", "scanner@example.org")
+    assert shown == made
+    assert shown["device"] and shown["recoverable"] and shown["enabled"]
+    assert (shown["window_seconds"], shown["quota_messages"]) == (120, 5)
+    assert set(shown["senders"]) == {"office@example.org", "@example.net"}
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "a b@example.org", "@example.org", "alice@", "é@example.org", "-x@example.org"]
+)
+def test_names_that_no_account_can_have_are_refused(site: Path, run: Run, name: str) -> None:
+    result = run("account", "add", "--password-stdin", "--", name, code=1, stdin="opensesame\n")
+    assert "Traceback" not in result.output
+
+
+def test_an_empty_password_is_wrong_usage(site: Path, run: Run) -> None:
+    run("account", "add", "alice@example.org", "--password-stdin", code=2, stdin="\n")
+
+
+def test_the_list_shows_accounts_and_aliases(alice: str, run: Run, run_json: Run) -> None:
+    run("account", "alias", "sales@example.org", alice, "bob@example.net")
+    text = run("account", "list").stdout
+    assert alice in text and "alice@example.org, bob@example.net" in text
+    assert run_json("account", "list")["aliases"] == [
+        {"address": "sales@example.org", "targets": [alice, "bob@example.net"]}
+    ]
+    run("account", "alias", "sales@example.org", "--remove")
+    assert run_json("account", "list")["aliases"] == []
+
+
+def test_an_alias_wants_targets_or_its_removal(alice: str, run: Run) -> None:
+    run("account", "alias", "sales@example.org", code=2)
+    run("account", "alias", "sales@example.org", alice, "--remove", code=2)
+    run("account", "alias", "sales@example.org", "--remove", code=1)
+
+
+@pytest.mark.parametrize("command", ["show", "passwd", "disable", "enable", "remove"])
+def test_who_is_not_there_is_a_no(site: Path, run: Run, command: str) -> None:
+    assert "there is no account" in run("account", command, "nobody@example.org", code=1).stderr
+
+
+@pytest.mark.parametrize("command", ["disable", "remove", "passwd"])
+def test_grant_014_ending_a_login_ends_its_grants(alice: str, run: Run, run_json: Run, command: str) -> None:
+    """Attack case grant-014: an account is disabled, removed or gets a new password while its
+    address has a grant; nobody else's grant is touched."""
+    run("grant", "allow", "203.0.113.9", alice)
+    run("grant", "allow", "203.0.113.9", "bob@example.org")
+    result = run("account", command, alice)
+    assert "ended the grant of alice@example.org on 203.0.113.9" in result.stderr
+    assert [one["identity"] for one in run_json("grant", "list")] == ["bob@example.org"]
+
+
+def test_a_disabled_account_gets_no_grant_until_enabled(alice: str, run: Run, run_json: Run) -> None:
+    run("account", "disable", alice)
+    assert run_json("account", "show", alice)["enabled"] is False
+    assert "is disabled" in run("grant", "allow", "203.0.113.9", alice, code=1).stderr
+    run("account", "enable", alice)
+    run("grant", "allow", "203.0.113.9", alice)
+
+
+def test_a_foreign_domain_is_worth_a_note(site: Path, run: Run) -> None:
+    assert "is not one of local_domains" in run("account", "add", "x@example.net", "--device").stderr
