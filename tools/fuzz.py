@@ -7,6 +7,8 @@ New inputs go to a directory outside the repository; a crash is left there and n
 import argparse
 import importlib.util
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -37,8 +39,18 @@ def run(root: Path, target: Path, seconds: int) -> bool:
     environment = dict(
         os.environ, PYTHONPATH=os.pathsep.join(str(root / part) for part in ("src", "tests", "."))
     )
-    status = subprocess.run(command, env=environment, check=False).returncode
-    print(f"fuzz {name}: {'nothing found' if status == 0 else f'FAILED, see {found}'} ({seconds} s)")
+    log = found / "log"
+    with log.open("wb") as output:
+        status = subprocess.run(
+            command, env=environment, stdout=output, stderr=output, check=False
+        ).returncode
+    if status == 0:
+        runs = re.search(r"Done (\d+) runs", log.read_text(errors="replace"))
+        print(f"fuzz {name}: nothing found in {runs[1] if runs else '?'} runs ({seconds} s)")
+        shutil.rmtree(found)
+    else:
+        print(f"fuzz {name}: FAILED; input and log are in {found}:")
+        print(log.read_text(errors="replace")[-3000:])
     return status == 0
 
 
