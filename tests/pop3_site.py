@@ -205,6 +205,7 @@ class Site:
         self.slept: list[float] = []
         self.threads = 0
         self.opens_quickly = True
+        self.services = Pop3Services(self.accounts, self.boxes, self.grants, self.throttle)
         self.policy = policy or Pop3Policy("mail.example.org", plaintext_login=True)
         self._sessions = 0
 
@@ -224,11 +225,12 @@ class Site:
 
     def session(self, *, is_tls: bool = False, client: ClientAddress = CLIENT) -> Pop3Session:
         self._sessions += 1
+        self.services.openings.took(ANN, 0.0 if self.opens_quickly else 1.0, self.clock)
         return Pop3Session(
             Peer(f"S{self._sessions}", client, 40000, "192.0.2.1:110", is_tls),
             self.policy,
             Runtime(self.clock, self.events.append, self._sleep, self._run, lambda: TOKEN),
-            Pop3Services(self.accounts, self.boxes, self.grants, self.throttle, lambda _: self.opens_quickly),
+            self.services,
         )
 
     def talk(self, *, is_tls: bool = False) -> "Talk":

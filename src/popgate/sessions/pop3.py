@@ -28,6 +28,7 @@ from popgate.protocols.pop3.events import (
 from popgate.protocols.pop3.replies import Reply
 from popgate.protocols.pop3.server import Offer, Pop3Server
 from popgate.protocols.sasl import PlainCredentials
+from popgate.sessions.opening_times import OpeningTimes
 from popgate.sessions.session import CloseReason, Peer, Runtime
 from popgate.values.address import ClientAddress
 from popgate.values.event import Event
@@ -62,11 +63,6 @@ class LoginThrottle(Protocol):
     def succeeded(self, client: ClientAddress, name: str) -> None: ...
 
 
-def opens_in_thread(identity: Identity) -> bool:
-    """The cautious answer to Pop3Services.opens_quickly: any maildrop may be large or on a slow disk."""
-    return False
-
-
 @value
 class Pop3Policy:
     """What a listener allows. `tick_seconds`: how often a grant is renewed while its session is
@@ -82,16 +78,23 @@ class Pop3Policy:
     tick_seconds: float = 20.0
 
 
-@value
 class Pop3Services:
-    """Whom the session asks. `opens_quickly(identity)`: whether a maildrop is sure to open within
-    a fraction of a millisecond, so that the session may do it without a thread."""
+    """Whom the sessions of one process ask; `openings` is theirs in common."""
 
-    authenticator: Authenticator
-    mailboxes: Mailboxes
-    grants: LoginGrants
-    throttle: LoginThrottle
-    opens_quickly: Callable[[Identity], bool] = opens_in_thread
+    __slots__ = ("authenticator", "grants", "mailboxes", "openings", "throttle")
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        mailboxes: Mailboxes,
+        grants: LoginGrants,
+        throttle: LoginThrottle,
+    ) -> None:
+        self.authenticator = authenticator
+        self.mailboxes = mailboxes
+        self.grants = grants
+        self.throttle = throttle
+        self.openings = OpeningTimes()
 
 
 class Pop3Session:
@@ -212,7 +215,7 @@ class Pop3Session:
             throttle.succeeded(client, credentials.name)
             if not result.has_mailbox:
                 return self._complete(credentials, result)
-            if self._services.opens_quickly(result.identity):
+            if self._services.openings.is_quick(result.identity, self._runtime.clock):
                 return self._open(credentials, result)
             return self._open_in_thread(credentials, result)
         if type(result) is Denied:
@@ -233,22 +236,30 @@ class Pop3Session:
         return reply
 
     def _open(self, credentials: Credentials, login: Login) -> Reply:
+        clock = self._runtime.clock
+        began = clock.monotonic()
         try:
             self._maildrop = self._services.mailboxes.open_maildrop(login.identity)
         except MailboxError as error:
             return self._not_open(credentials, error)
+        self._services.openings.took(login.identity, clock.monotonic() - began, clock)
         return self._complete(credentials, login)
 
     async def _open_in_thread(self, credentials: Credentials, login: Login) -> Reply:
-        def open_() -> None:
+        clock = self._runtime.clock
+
+        def open_() -> float:
+            began = clock.monotonic()
             self._maildrop = self._services.mailboxes.open_maildrop(login.identity)
             if self._is_closed:
                 self._release()  # nobody waits for it any more
+            return clock.monotonic() - began
 
         try:
-            await self._in_thread(open_)
+            took_seconds = cast(float, await self._in_thread(open_))
         except MailboxError as error:
             return self._not_open(credentials, error)
+        self._services.openings.took(login.identity, took_seconds, clock)
         if self._is_closed:
             return replies.MAILDROP_UNAVAILABLE  # nobody reads it; what matters is that no grant is made
         return self._complete(credentials, login)
