@@ -1,12 +1,14 @@
 """From the configuration to the back ends that it names: the only place that chooses.
 
 Server and command line build the same things here. Each function makes one thing and
-leaves closing it to the caller; nothing here starts a task or a thread.
+leaves closing it to the caller.
 """
 
 import os
 import pwd
+from collections.abc import Callable, Sequence
 
+from popgate.auth.addressbook import AddressBook
 from popgate.auth.authenticator import Authenticator
 from popgate.auth.backends.account_logins import AccountLogins
 from popgate.auth.backends.accounts import (
@@ -18,6 +20,9 @@ from popgate.auth.backends.accounts import (
     AccountUnknown,
     Alias,
 )
+from popgate.auth.backends.checkpassword import CheckpasswordLogins, CommandError
+from popgate.auth.backends.passwd_file import PasswdFile, PasswdFileError, PasswdFileLogins
+from popgate.auth.chain import Chain
 from popgate.auth.recipients import Recipients
 from popgate.auth.verified import VerifiedPasswords
 from popgate.auth.workers import Workers
@@ -30,6 +35,7 @@ from popgate.grants.stores.directory import DirectoryStore
 from popgate.grants.stores.memory import MemoryStore
 from popgate.mailbox.backends.maildir import MaildirMailboxes
 from popgate.queue.queue import QueueError
+from popgate.queue.store import SqliteQueue
 from popgate.values.address import ClientAddress
 from popgate.values.clock import Clock
 from popgate.values.event import EventSink
@@ -43,6 +49,7 @@ __all__ = [
     "AccountStoreError",
     "AccountUnknown",
     "Alias",
+    "BackendError",
     "QueueError",
     "StoreError",
     "account_database",
@@ -50,6 +57,7 @@ __all__ = [
     "grant_store",
     "grants",
     "mailboxes",
+    "queue",
     "recipients",
 ]
 
@@ -88,21 +96,85 @@ def account_database(config: Config) -> AccountDatabase:
     return AccountDatabase(config.accounts_file)
 
 
-def authenticator(config: Config, clock: Clock, database: AccountDatabase, workers: Workers) -> Authenticator:
-    """What [auth] backends names, asked in that order."""
-    return AccountLogins(
-        database,
-        VerifiedPasswords(clock, config.auth.cache_seconds),
-        workers,
-        default_domain=config.local_domains[0] if config.local_domains else "",
-        apop=config.auth.apop,
-    )
+def authenticator(config: Config, accounts: AccountDatabase, clock: Clock, emit: EventSink) -> Authenticator:
+    """What [auth] backends names, asked in that order. Make it in the process that uses it; its
+    `close` ends its threads. Raises BackendError for a file or program that cannot be used."""
+    hashing = Workers()
+    domain = _default_domain(config)
+    apop = config.auth.apop
+    workers = [hashing]
+    chosen: list[Authenticator] = []
+    for kind, argument in config.auth_backends():
+        # one memory each, because a name may stand for different people in two back ends
+        verified = VerifiedPasswords(clock, config.auth.cache_seconds)
+        try:
+            if kind == "accounts":
+                chosen.append(AccountLogins(accounts, verified, hashing, default_domain=domain, apop=apop))
+            elif kind == "passwd_file":
+                file = PasswdFile(argument, clock, emit, domain)
+                chosen.append(PasswdFileLogins(file, verified, hashing, default_domain=domain, apop=apop))
+            elif kind == "checkpassword":
+                programs = Workers(_MOST_PROGRAMS, name="checkpassword")
+                workers.append(programs)
+                # the program alone knows when an account changes, so nothing is remembered
+                unremembered = VerifiedPasswords(clock, 0)
+                chosen.append(
+                    CheckpasswordLogins(argument, unremembered, programs, default_domain=domain, apop=apop)
+                )
+            else:
+                raise BackendError(f"auth.backends: {kind!r} is no way to check logins")
+        except (PasswdFileError, CommandError) as error:
+            raise BackendError(f"auth.backends: {error}") from error
+    return _Logins(chosen, workers)
 
 
-def recipients(config: Config, database: AccountDatabase) -> Recipients:
-    """Who gets mail here: the accounts and aliases of every back end that can list them."""
+_MOST_PROGRAMS = 16
+"""checkpassword programs of one worker at the same time."""
+
+
+class BackendError(Exception):
+    """A back end that the configuration names cannot be used; the text says which and why."""
+
+
+class _Logins(Chain):
+    """The chain, with the threads that its back ends share."""
+
+    def __init__(self, backends: Sequence[Authenticator], workers: Sequence[Workers]) -> None:
+        super().__init__(backends)
+        self._workers = tuple(workers)
+
+    def close(self) -> None:
+        super().close()
+        for workers in self._workers:
+            workers.close()
+
+
+def recipients(config: Config, accounts: AccountDatabase, clock: Clock) -> Recipients:
+    """Who gets mail here: the accounts and aliases, and the users of every passwd_file. A
+    checkpassword program cannot say whom it knows, so its users need accounts or aliases.
+    Raises BackendError."""
+    books: list[AddressBook] = []
+    for kind, argument in config.auth_backends():
+        if kind == "accounts":
+            books.append(accounts)
+        elif kind == "passwd_file":
+            try:
+                # what is wrong with its lines is told by the authenticator's reading
+                books.append(PasswdFile(argument, clock, lambda event: None, _default_domain(config)))
+            except PasswdFileError as error:
+                raise BackendError(f"auth.backends: {error}") from error
+    if accounts not in books:
+        books.append(accounts)  # aliases are there whoever checks logins
     postmaster = Identity.parse(config.postmaster) if config.postmaster else None
-    return Recipients([database], config.local_domains, postmaster)
+    return Recipients(books, config.local_domains, postmaster)
+
+
+def queue(
+    config: Config, clock: Clock, emit: EventSink, *, accepted: Callable[[], None] | None = None
+) -> SqliteQueue:
+    """The durable queue below data_dir. Make it after a fork. Raises QueueError."""
+    _make_data_dir(config)
+    return SqliteQueue(config.queue_directory, RealDisk(), clock, emit, accepted=accepted)
 
 
 def mailboxes(config: Config, clock: Clock, emit: EventSink, disk: Disk | None = None) -> MaildirMailboxes:
@@ -122,3 +194,8 @@ def _server_uids(config: Config) -> frozenset[int]:
         return frozenset((pwd.getpwnam(config.user).pw_uid,)) if config.user else frozenset()
     except KeyError:
         return frozenset()
+
+
+def _default_domain(config: Config) -> str:
+    """Where a login name without a domain belongs."""
+    return config.local_domains[0] if config.local_domains else ""

@@ -84,10 +84,12 @@ def _explained(error: Exception) -> Exception:
         return click.exceptions.Exit(USAGE)
     if isinstance(error, PrivilegeError):
         return BadUsage(str(error))
-    from popgate.app.backends import AccountError, AccountStoreError, QueueError, StoreError
+    from popgate.app.backends import AccountError, AccountStoreError, BackendError, QueueError, StoreError
 
     if isinstance(error, AccountStoreError | StoreError | QueueError | OSError):
         return TemporaryFailure(f"{error}{_permission_hint(error)}")
+    if isinstance(error, BackendError):
+        return BadUsage(str(error))
     if isinstance(error, AccountError):
         return Refusal(str(error))
     return error

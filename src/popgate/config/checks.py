@@ -294,6 +294,16 @@ def _auth(config: Config) -> Findings:
             )
         if text in backends[:index]:
             yield False, Finding(path, "stands here twice")
+    kinds = {text.partition(":")[0] for text in backends}
+    if kinds == {"checkpassword"} and any(listener.service == "smtp" for listener in config.listener):
+        yield (
+            False,
+            Finding(
+                ("auth", "backends"),
+                "a checkpassword program cannot say who gets mail here: only aliases will",
+                'add "accounts", or make an alias for each user',
+            ),
+        )
     if config.auth.apop and "accounts" not in backends and backends:
         yield (
             False,

@@ -1,0 +1,136 @@
+"""From the configuration to the back ends that it names."""
+
+import asyncio
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from popgate.app import backends
+from popgate.app.clock import SystemClock
+from popgate.auth.authenticator import Denied, Login
+from popgate.config import Config, load_text
+from popgate.grants.grant import DEFAULT_TERMS
+from popgate.grants.stores.directory import DirectoryStore
+from popgate.grants.stores.memory import MemoryStore
+from popgate.values.address import ClientAddress
+from popgate.values.event import Event
+from popgate.values.identity import Identity
+from popgate.values.mail import MailAddress
+
+ADDRESS = ClientAddress.parse("203.0.113.9")
+ALICE = Identity.parse("alice@example.org")
+
+
+@pytest.fixture
+def events() -> list[Event]:
+    return []
+
+
+def config_of(tmp_path: Path, *overrides: str) -> Config:
+    text = f'hostname = "mail.example.org"\ndata_dir = "{tmp_path}/data"\nlocal_domains = ["example.org"]\n'
+    return load_text(text, overrides=overrides).config
+
+
+@pytest.fixture
+def accounts(tmp_path: Path) -> Iterator[backends.AccountDatabase]:
+    database = backends.account_database(config_of(tmp_path))
+    database.add("alice@example.org", "opensesame")
+    yield database
+    database.close()
+
+
+async def login(
+    config: Config, accounts: backends.AccountDatabase, events: list[Event], name: str, password: bytes
+) -> object:
+    logins = backends.authenticator(config, accounts, SystemClock(), events.append)
+    try:
+        answer = logins.check_password(name, password)
+        return await answer if inspect.isawaitable(answer) else answer
+    finally:
+        logins.close()
+
+
+async def test_accounts_check_logins(
+    tmp_path: Path, accounts: backends.AccountDatabase, events: list[Event]
+) -> None:
+    config = config_of(tmp_path)
+    for name in ("alice@example.org", "alice"):
+        answer = await login(config, accounts, events, name, b"opensesame")
+        assert isinstance(answer, Login) and answer.identity == ALICE
+    assert isinstance(await login(config, accounts, events, "alice", b"wrong"), Denied)
+
+
+async def test_back_ends_are_asked_in_order(
+    tmp_path: Path, accounts: backends.AccountDatabase, events: list[Event]
+) -> None:
+    users = tmp_path / "users"
+    users.write_text("bob@example.org:{PLAIN}bobs\nalice@example.org:{PLAIN}other\n")
+    users.chmod(0o600)
+    config = config_of(tmp_path, f"auth.backends=['accounts', 'passwd_file:{users}']")
+    assert isinstance(await login(config, accounts, events, "bob@example.org", b"bobs"), Login)
+    assert isinstance(await login(config, accounts, events, "alice@example.org", b"other"), Denied)
+    assert "auth.passwd_file.read" in [event.name for event in events]
+
+
+async def test_a_program_checks_logins(
+    tmp_path: Path, accounts: backends.AccountDatabase, events: list[Event]
+) -> None:
+    program = tmp_path / "check"
+    program.write_text(
+        '#!/bin/sh\nread line <&3\ncase "$line" in carol*) USER=carol exec "$@";; esac\nexit 1\n'
+    )
+    program.chmod(0o700)
+    config = config_of(tmp_path, f"auth.backends=['checkpassword:{program}']")
+    assert isinstance(await login(config, accounts, events, "carol@example.org", b"x"), Login)
+    assert isinstance(await login(config, accounts, events, "dave@example.org", b"x"), Denied)
+
+
+@pytest.mark.parametrize("backend", ["passwd_file:/no/such/file", 'checkpassword:sh "unclosed'])
+def test_what_cannot_be_used_is_told(
+    tmp_path: Path, accounts: backends.AccountDatabase, events: list[Event], backend: str
+) -> None:
+    config = config_of(tmp_path)
+    config.auth.backends = [backend]
+    with pytest.raises(backends.BackendError, match=r"auth\.backends"):
+        backends.authenticator(config, accounts, SystemClock(), events.append)
+
+
+def test_recipients_come_from_every_list(tmp_path: Path, accounts: backends.AccountDatabase) -> None:
+    users = tmp_path / "users"
+    users.write_text("bob@example.org:{PLAIN}bobs\n")
+    users.chmod(0o600)
+    accounts.add_alias("sales@example.org", ["bob@example.org"])
+    config = config_of(tmp_path, f"auth.backends=['passwd_file:{users}']", "postmaster=bob@example.org")
+    table = backends.recipients(config, accounts, SystemClock())
+    for local in ("bob", "sales", "postmaster"):
+        found = table.resolve(MailAddress(local, "example.org"))
+        assert found is not None and found.mailboxes == (Identity("bob", "example.org"),)
+    assert table.resolve(MailAddress("nobody", "example.org")) is None
+
+
+def test_grants_are_kept_where_the_setting_says(tmp_path: Path, events: list[Event]) -> None:
+    config = config_of(tmp_path)
+    store = backends.grant_store(config)
+    assert isinstance(store, DirectoryStore)
+    grants = backends.grants(config, SystemClock(), events.append, store=store)
+    assert grants.allow(ADDRESS, ALICE, "pop3", DEFAULT_TERMS, "s1")
+    assert (tmp_path / "data" / "allow" / "203.0.113.9").is_file()
+    store.close()
+    in_memory = config_of(tmp_path, "grants.store=memory:", "workers=1")
+    assert isinstance(backends.grant_store(in_memory), MemoryStore)
+
+
+async def test_mailboxes_and_queue_lie_below_data_dir(tmp_path: Path, events: list[Event]) -> None:
+    config = config_of(tmp_path)
+    mailboxes = backends.mailboxes(config, SystemClock(), events.append)
+    await asyncio.to_thread(mailboxes.deliver, ALICE, [b"Subject: x\r\n\r\nx\r\n"])
+    assert len(list((tmp_path / "data/mail/example.org/alice/new").iterdir())) == 1
+    queue = backends.queue(config, SystemClock(), events.append)
+    assert queue.receive().queue_id
+    closing = queue.close()
+    if inspect.isawaitable(closing):
+        await closing
+    assert (tmp_path / "data" / "queue").is_dir()
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
