@@ -29,6 +29,7 @@ from popgate.auth.workers import Workers
 from popgate.config import Config
 from popgate.files.disk import Disk
 from popgate.files.real import RealDisk
+from popgate.grants.history import History
 from popgate.grants.service import Grants
 from popgate.grants.store import GrantStore, StoreError
 from popgate.grants.stores.directory import DirectoryStore
@@ -56,6 +57,7 @@ __all__ = [
     "authenticator",
     "grant_store",
     "grants",
+    "history",
     "mailboxes",
     "queue",
     "recipients",
@@ -88,6 +90,13 @@ def grants(
         own_addresses,
         local_domains=frozenset(config.local_domains),
     )
+
+
+def history(config: Config) -> History:
+    """The kept history of grants: an event sink. Whoever uses it calls its `flush` every second
+    or so, and `close` at the end."""
+    _make_data_dir(config)
+    return History(config.history_directory, max_file_bytes=config.log.history_bytes)
 
 
 def account_database(config: Config) -> AccountDatabase:

@@ -1,20 +1,24 @@
 """`popgate grant`: which addresses may relay now, and why."""
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
 from popgate.cli.options import config_options, json_option, site_config
-from popgate.cli.output import how_long, print_json, print_table, tell, when
-from popgate.cli.root import BadUsage, CommandGroup, Refusal, TemporaryFailure
+from popgate.cli.output import how_long, print_json, print_table, printable, tell, when
+from popgate.cli.root import NO, BadUsage, CommandGroup, Refusal, TemporaryFailure
 from popgate.cli.services import account_database, grants_service
 
 if TYPE_CHECKING:
     from popgate.config import Config
     from popgate.grants.grant import Grant, Terms
+    from popgate.grants.history import Explained
     from popgate.values.address import ClientAddress
     from popgate.values.event import Event
     from popgate.values.identity import Identity
+    from popgate.values.mail import MailAddress
 
 
 @click.group(cls=CommandGroup)
@@ -137,6 +141,107 @@ def revoke(
         raise Refusal("there is no such grant")
 
 
+@grant.command(epilog="Example: popgate grant explain 203.0.113.9 --sender scanner@example.org")
+@click.argument("address")
+@click.option("--sender", metavar="ADDRESS", help="Would a message from this sender be relayed?")
+@click.option("--last", default=50, metavar="N", show_default=True, help="How much of the story.")
+@config_options
+@json_option
+def explain(
+    address: str,
+    sender: str | None,
+    last: int,
+    config_file: str | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Tell whether ADDRESS may send mail now, why, and what happened there.
+
+    Exit status 1 when it may not.
+    """
+    client = _client(address)
+    from_address = None if sender is None else _mail_address(sender)
+    config = _shared_config(config_file, overrides)
+    verdict, *rest = _explanation(config, client)
+    may_relay, answer = verdict.reason in ("trusted", "granted"), ""
+    if from_address is not None:
+        with grants_service(config) as grants:
+            decision = grants.decide(client, from_address, 1, 0, "")
+        may_relay = decision.verdict == "permit"
+        answer = decision.text or "would be relayed"
+    states = [line for line in rest if line.kind == "state"]
+    story = [line for line in rest if line.kind == "story"][-last:] if last > 0 else []
+    if as_json:
+        lines = [verdict, *states, *story]
+        document = {"address": client.text, "may_relay": may_relay, "lines": [asdict(one) for one in lines]}
+        if from_address is not None:
+            document |= {"sender": str(from_address), "answer": answer}
+        print_json(document)
+    else:
+        _print_explanation(client, verdict, states, story)
+        if from_address is not None:
+            click.echo(printable(f"mail from {from_address}: {answer}"))
+    if not may_relay:
+        raise click.exceptions.Exit(NO)
+
+
+def _explanation(config: "Config", client: "ClientAddress") -> "list[Explained]":
+    from contextlib import closing
+
+    from popgate.app.backends import grant_store
+    from popgate.grants.history import explain as explained
+
+    with closing(grant_store(config)) as store:
+        return explained(config.history_directory, store, config.grants, client, _now())
+
+
+def _print_explanation(
+    client: "ClientAddress",
+    verdict: "Explained",
+    states: "Sequence[Explained]",
+    story: "Sequence[Explained]",
+) -> None:
+    until = f" (until {when(verdict.at)})" if verdict.at is not None else ""
+    colour = "green" if verdict.reason in ("trusted", "granted") else "red"
+    click.secho(printable(f"{client} {verdict.text}{until}"), fg=colour, bold=True)
+    for line in states:
+        click.echo(f"  {printable(line.text)}")
+    if story:
+        click.echo()
+    for line in story:
+        click.echo(f"{when(line.at or 0)}  {printable(line.text)}")
+
+
+@grant.command(epilog="Example: popgate grant watch --address 203.0.113.9")
+@click.option("--address", metavar="ADDRESS", help="Only what happens on this address.")
+@click.option("--json", "as_json", is_flag=True, help="Print each event as a JSON document on its line.")
+@config_options
+def watch(address: str | None, as_json: bool, config_file: str | None, overrides: tuple[str, ...]) -> None:
+    """Show logins, grants and decisions as they happen, until Ctrl-C."""
+    import json
+
+    from popgate.cli.follow import follow
+    from popgate.grants.history import CURRENT, read_event, story
+
+    client = None if address is None else _client(address)
+    config = _shared_config(config_file, overrides)
+    lines = follow(f"{config.history_directory}/{CURRENT}")
+    try:
+        tell("watching; Ctrl-C ends it")
+        for line in lines:
+            event = read_event(line)
+            if event is None or (client is not None and event.fields.get("client") != client.text):
+                continue
+            if as_json:
+                click.echo(json.dumps({"event": event.name, "at": event.at, **event.fields}))
+                continue
+            told = story(event)
+            where = str(event.fields.get("client", ""))
+            click.echo(f"{when(told.at or 0)}  {printable(where):15}  {printable(told.text)}")
+    except KeyboardInterrupt:
+        return
+
+
 def _shared_config(config_file: str | None, overrides: tuple[str, ...]) -> "Config":
     config = site_config(config_file, overrides)
     if config.grant_directory is None:
@@ -179,6 +284,15 @@ def _terms(config: "Config", identity: "Identity") -> "Terms":
     if not found.is_enabled:
         raise Refusal(f"the account {identity} is disabled")
     return found.terms
+
+
+def _mail_address(text: str) -> "MailAddress":
+    from popgate.values.mail import MailAddress
+
+    local, at, domain = text.rpartition("@")
+    if not at or not local or not domain:
+        raise BadUsage(f"{text!r} is not a mail address, such as scanner@example.org")
+    return MailAddress(local, domain.lower())
 
 
 def _now() -> float:

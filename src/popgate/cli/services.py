@@ -22,10 +22,19 @@ def account_database(config: "Config") -> "Iterator[AccountDatabase]":
 
 @contextlib.contextmanager
 def grants_service(config: "Config", events: "list[Event] | None" = None) -> "Iterator[Grants]":
-    """The grants of the site; what happens to them is added to `events`. Raises StoreError."""
+    """The grants of the site; what happens to them goes into the history, and to `events`.
+    Raises StoreError."""
     from popgate.app import backends
     from popgate.app.clock import SystemClock
 
-    seen: list[Event] = [] if events is None else events
-    with contextlib.closing(backends.grant_store(config)) as store:
-        yield backends.grants(config, SystemClock(), seen.append, store=store)
+    with (
+        contextlib.closing(backends.grant_store(config)) as store,
+        contextlib.closing(backends.history(config)) as history,
+    ):
+
+        def emit(event: "Event") -> None:
+            history(event)
+            if events is not None:
+                events.append(event)
+
+        yield backends.grants(config, SystemClock(), emit, store=store)

@@ -20,14 +20,14 @@ class LogSettings:
         Literal["logfmt", "json"],
         Doc("How events are written to standard error, one line each: logfmt (key=value) or json."),
     ] = "logfmt"
-    history_days: Annotated[
+    history_bytes: Annotated[
         int,
         Doc(
-            "How long the history is kept that popgate grant explain tells from. It holds addresses and"
-            " names of people; keep it no longer than you need it."
+            "How much history is kept that popgate grant explain tells from, in each of two files. It"
+            " holds addresses and names of people; keep no more than you need."
         ),
-        Bounds(1, 3650, "days"),
-    ] = 14
+        Bounds(4096, 1e10, "bytes"),
+    ] = 16777216
 
 
 @dataclass(slots=True)

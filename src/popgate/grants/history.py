@@ -140,7 +140,7 @@ def events_of(directory: str, address: ClientAddress, settings: GrantSettings) -
     found: list[Event] = []
     for line in _lines(directory):
         if needle in line:
-            event = _event(line)
+            event = read_event(line)
             if event is not None and _key_of(event, settings) == key:
                 found.append(event)
     found.sort(key=lambda event: event.at)
@@ -157,7 +157,8 @@ def _lines(directory: str) -> Iterator[bytes]:
             yield from lines
 
 
-def _event(line: bytes) -> Event | None:
+def read_event(line: bytes) -> Event | None:
+    """The event that one line of the history holds; None for a line that is no event."""
     try:
         fields = json.loads(line)
         name, at = fields.pop("event"), float(fields.pop("at"))
@@ -217,8 +218,8 @@ def explain(
         if not grants:
             states.append(Explained("state", None, "no-grant", "no mail login from it is recorded"))
     verdict = _verdict(states, trusted, bool(never), settings)
-    story = [_story(event) for event in events_of(directory, address, settings)]
-    return [verdict, *states, *story]
+    told = [story(event) for event in events_of(directory, address, settings)]
+    return [verdict, *states, *told]
 
 
 def _never_because(
@@ -307,7 +308,8 @@ class _Fields(dict[str, object]):
         return "?"
 
 
-def _story(event: Event) -> Explained:
+def story(event: Event) -> Explained:
+    """What an event of the history says, in words."""
     sentence = _SENTENCES.get(event.name)
     if sentence is not None:
         text = sentence.format_map(_Fields(event.fields))
