@@ -1,0 +1,1 @@
+"""Delivery: from the queue into mailboxes and to other hosts."""
