@@ -29,6 +29,12 @@ class Damaged(Exception):
     """The body is not what was accepted: missing, cut or altered on disk."""
 
 
+_DUE = (
+    "SELECT next_attempt_at, message, number, domain, is_local, created_at"
+    " FROM recipient JOIN message ON message.id = recipient.message"
+)
+
+
 @value
 class Due:
     """A recipient whose time has come. `place` sorts as the queue does."""
@@ -38,6 +44,7 @@ class Due:
     number: int
     domain: str
     is_local: bool
+    created_at: float
 
 
 @value
@@ -123,8 +130,7 @@ class Backlog:
     async def due(self, now: float, after: tuple[float, int, int], most: int) -> list[Due]:
         """Up to `most` recipients that are due, in the order of time, behind `after`."""
         query = (
-            "SELECT next_attempt_at, message, number, domain, is_local FROM recipient"
-            " WHERE state = 'pending' AND next_attempt_at <= ?"
+            f"{_DUE} WHERE state = 'pending' AND next_attempt_at <= ?"
             " AND (next_attempt_at, message, number) > (?, ?, ?)"
             " ORDER BY next_attempt_at, message, number LIMIT ?"
         )
@@ -133,8 +139,7 @@ class Backlog:
     async def latest(self, now: float, most: int) -> list[Due]:
         """Up to `most` of those that became due last: new mail, when there is a long backlog."""
         query = (
-            "SELECT next_attempt_at, message, number, domain, is_local FROM recipient"
-            " WHERE state = 'pending' AND next_attempt_at <= ?"
+            f"{_DUE} WHERE state = 'pending' AND next_attempt_at <= ?"
             " ORDER BY next_attempt_at DESC, message DESC, number DESC LIMIT ?"
         )
         return await self._read(lambda c: [_due(row) for row in c.execute(query, (now, most))])
@@ -204,9 +209,9 @@ def hold(connection: sqlite3.Connection, message: int, reason: str) -> bool:
     return cursor.rowcount > 0
 
 
-def _due(row: tuple[float, int, int, str, int]) -> Due:
-    at, message, number, domain, is_local = row
-    return Due((at, message, number), message, number, domain, bool(is_local))
+def _due(row: tuple[float, int, int, str, int, float]) -> Due:
+    at, message, number, domain, is_local, created_at = row
+    return Due((at, message, number), message, number, domain, bool(is_local), created_at)
 
 
 def read_consignees(

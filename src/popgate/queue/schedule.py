@@ -31,12 +31,13 @@ class Schedule:
         if self.is_over(created_at, now):
             return None
         wait = self._jitter(_doubled(self._first, attempts - 1, self._longest))
-        return now + min(wait, self._end(created_at, now) - now)
+        return now + min(wait, self.ends_at(created_at, now) - now)
 
     def is_over(self, created_at: float, now: float) -> bool:
-        return now >= self._end(created_at, now)
+        return now >= self.ends_at(created_at, now)
 
-    def _end(self, created_at: float, now: float) -> float:
+    def ends_at(self, created_at: float, now: float) -> float:
+        """When the message will have had its time."""
         # A message of tomorrow (the clock was set back) lives its time from now, not longer.
         return min(created_at, now) + self._lifetime
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from popgate.files.disk import Disk
 from popgate.queue import queue_id
 from popgate.queue.bodies import BodyFile, BodyFiles
-from popgate.queue.database import BODIES, Connect, Database, Work, connect
+from popgate.queue.database import BODIES, Connect, Database, as_queue_error, connect
 from popgate.queue.incoming import IncomingMessage
 from popgate.queue.queue import QueueError
 from popgate.queue.writer import GroupWriter
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+DELIVERY_LOCK = "delivery.lock"
 FILE_THREADS = 4
 MAX_OPEN = 10000
 """Messages on their way in at the same time, in this process."""
@@ -53,7 +54,7 @@ class SqliteQueue:
         self.directory = directory
         self.clock = clock
         self.emit = emit
-        self._accepted = accepted
+        self.accepted = accepted
         self._disk = disk
         try:
             os.makedirs(directory, mode=0o700, exist_ok=True)
@@ -115,19 +116,31 @@ class SqliteQueue:
 
     def submit(self, work: Callable[[sqlite3.Connection], _T]) -> "asyncio.Future[_T]":
         future = self.writer.submit(work)
-        if self._accepted is not None:
+        if self.accepted is not None:
             future.add_done_callback(self._wake)
         return future
 
     def _wake(self, future: "asyncio.Future[_T]") -> None:
-        if self._accepted is not None:
-            self._accepted()
+        if self.accepted is not None:
+            self.accepted()
 
     def now(self) -> float:
         return self.clock.now()
 
     def forget(self, message: IncomingMessage) -> None:
         self._open.discard(message)
+
+    def lock_delivery(self) -> int | None:
+        """Become the one process that delivers; None while another is it."""
+        try:
+            return self._disk.lock(DELIVERY_LOCK, self._fd)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise as_queue_error(error) from error
+
+    def unlock_delivery(self, lock: int) -> None:
+        self._disk.close(lock)
 
     def close(self) -> None:
         """Commit what waits and close the files. Blocks; messages not yet committed are lost
@@ -138,6 +151,3 @@ class SqliteQueue:
         if self._fd >= 0:
             self._disk.close(self._fd)
             self._fd = -1
-
-
-__all__ = ["SqliteQueue", "Work"]

@@ -100,6 +100,8 @@ class Connection:
         sender = message.envelope.sender
         reverse_path = "" if sender is None else str(sender)
         reply = await self._command(b"MAIL", f"FROM:<{reverse_path}>".encode(), *parameters)
+        if reply.code == 421 and self.transactions > 1:
+            raise _LostBeforeData(reply.message)  # it takes so many messages a connection
         if reply.code // 100 != 2:
             outcome = from_reply(reply.code, reply.message, host)
             return outcomes | {consignee.number: outcome for consignee in recipients}

@@ -85,10 +85,8 @@ class MxLookup:
         # RFC 7505 3: a single MX of "." says that the domain takes no mail
         if records and all(not host for _, host in records):
             raise Unroutable("5.1.10", f"the domain {domain} takes no mail (null MX)")
-        if records:
-            named = [(preference, host) for preference, host in records if host]
-        else:
-            named = [(0, domain)]  # RFC 5321 5.1: the implicit MX
+        # RFC 5321 5.1: without MX records the domain itself is its host
+        named = [(preference, host) for preference, host in records if host] or [(0, domain)]
         return await self._resolve(domain, named)
 
     async def _resolve(self, domain: str, records: list[tuple[int, str]]) -> list[Endpoint]:
