@@ -1,21 +1,18 @@
 """Delivery status notifications (RFC 3461 to 3464, RFC 6533): who gets one, and how it reads.
 
-Composing is pure: time, chance and the original's header are given. A notification goes
+Composing is pure: time, chance and the original's header are given. The MIME structure is
+fixed and written out here, because the email package has its own mind about
+message/delivery-status; tests read it back with that package. A notification goes
 to the envelope sender from the null sender, so none is ever sent about another.
 """
 
-import email.policy
 from collections.abc import Sequence
-from email.mime.base import MIMEBase
-from email.mime.multipart import MIMEMultipart
-from email.mime.text import MIMEText
 from email.utils import formatdate
 from typing import Literal
 
 from popgate.queue.backlog import Consignee, QueuedMessage
 from popgate.queue.delivery.outcome import Outcome
 from popgate.queue.queue import Envelope, Recipient
-from popgate.values.mail import MailAddress
 from popgate.values.value import value
 
 Kind = Literal["failed", "delayed", "delivered", "relayed", "expanded"]
@@ -74,25 +71,32 @@ def compose(
     assert sender is not None
     # RFC 6533: addresses in UTF-8 need the "global" media types and an SMTPUTF8 transport
     is_utf8 = not sender.is_ascii or any(not one.recipient.address.is_ascii for one, _ in entries)
-    root = MIMEMultipart("report", boundary=f"report-{message.queue_id}-{nonce}")
-    root.set_param("report-type", "global-delivery-status" if is_utf8 else "delivery-status")
-    root["Date"] = formatdate(now)
-    root["From"] = f"Mail Delivery System <MAILER-DAEMON@{reporter.hostname}>"
-    root["To"] = f"<{sender}>"
-    root["Subject"] = _SUBJECTS[kind]
-    root["Message-ID"] = f"<{message.queue_id}.{nonce}@{reporter.hostname}>"
-    root["Auto-Submitted"] = "auto-replied"  # RFC 3834 5
-    root.attach(_text(reporter, kind, message, entries, until))
-    status = _status(reporter, kind, message, entries, until)
-    root.attach(_part("message", "global-delivery-status" if is_utf8 else "delivery-status", status))
+    boundary = f"report-{message.queue_id}-{nonce}"
+    report_type = "global-delivery-status" if is_utf8 else "delivery-status"
+    header_type = "message/global-headers" if is_utf8 else "text/rfc822-headers"
     returned = _returned(header)
-    if is_utf8:
-        root.attach(_part("message", "global-headers", returned))
-    else:
+    if not is_utf8:
         returned = returned.encode("ascii", "replace").decode()
-        root.attach(_part("text", "rfc822-headers", returned))
-    policy = email.policy.compat32.clone(linesep="\r\n", max_line_length=None, cte_type="8bit")
-    body = _with_utf8_header(root.as_bytes(policy=policy), sender, is_utf8)
+    lines = [
+        f"Date: {formatdate(now)}",
+        f"From: Mail Delivery System <MAILER-DAEMON@{reporter.hostname}>",
+        f"To: <{sender}>",
+        f"Subject: {_SUBJECTS[kind]}",
+        f"Message-ID: <{message.queue_id}.{nonce}@{reporter.hostname}>",
+        "Auto-Submitted: auto-replied",  # RFC 3834 5
+        "MIME-Version: 1.0",
+        f"Content-Type: multipart/report; report-type={report_type};",
+        f'\tboundary="{boundary}"',
+        "",
+        "This is a delivery status notification in MIME format (RFC 3464).",
+        "",
+        *_part(boundary, "text/plain; charset=utf-8", _text(reporter, kind, message, entries, until)),
+        *_part(boundary, f"message/{report_type}", _status(reporter, kind, message, entries, until)),
+        *_part(boundary, header_type, returned.split("\n")),
+        f"--{boundary}--",
+        "",
+    ]
+    body = "\r\n".join(lines).encode()
     recipient = Recipient(sender, is_local=sender.domain in reporter.local_domains, notify=("NEVER",))
     envelope = Envelope(
         sender=None,
@@ -105,42 +109,28 @@ def compose(
     return envelope, body
 
 
-def _with_utf8_header(content: bytes, sender: MailAddress, is_utf8: bool) -> bytes:
-    """The To field with the address itself: the email package would encode it as a phrase."""
-    if not is_utf8 or sender.is_ascii:
-        return content
-    lines = content.split(b"\r\n")
-    end = lines.index(b"")
-    for index in range(end):
-        if lines[index].startswith(b"To:"):
-            stop = index + 1
-            while stop < end and lines[stop][:1] in b" \t":
-                stop += 1
-            lines[index:stop] = [f"To: <{sender}>".encode()]
-            break
-    return b"\r\n".join(lines)
-
-
-def _part(main: str, sub: str, text: str) -> MIMEBase:
-    part = MIMEBase(main, sub)
-    if text.isascii():
-        part.set_payload(text)
-    else:
-        part["Content-Transfer-Encoding"] = "8bit"
-        part.set_payload(text.encode().decode("ascii", "surrogateescape"))
-    return part
+def _part(boundary: str, media_type: str, lines: list[str]) -> list[str]:
+    is_ascii = all(line.isascii() for line in lines)
+    return [
+        f"--{boundary}",
+        f"Content-Type: {media_type}",
+        f"Content-Transfer-Encoding: {'7bit' if is_ascii else '8bit'}",
+        "",
+        *lines,
+        "",
+    ]
 
 
 def _returned(header: bytes) -> str:
     if len(header) > RETURNED_OCTETS:
         header = header[: header.rfind(b"\r\n", 0, RETURNED_OCTETS) + 2]
-    text = header.decode("utf-8", "replace").replace("\r\n", "\n")
+    text = header.decode("utf-8", "replace").replace("\r\n", "\n").removesuffix("\n")
     return "".join(char for char in text if char >= " " or char in "\n\t")
 
 
 def _text(
     reporter: Reporter, kind: Kind, message: QueuedMessage, entries: Sequence[Entry], until: float
-) -> MIMEText:
+) -> list[str]:
     lines = [
         f"This is the mail system at {reporter.hostname}.",
         "",
@@ -153,18 +143,16 @@ def _text(
             said = f"{outcome.host} said: " if outcome.host and outcome.is_reply else ""
             lines.append(f"    {said}{outcome.text}")
         lines.append("")
-    lines += [
+    return [
+        *lines,
         f"It was accepted on {formatdate(message.created_at)} as {message.queue_id}.",
         "The technical details and the header of your message follow.",
-        "",
     ]
-    text = "\n".join(lines)
-    return MIMEText(text, "plain", "us-ascii" if text.isascii() else "utf-8")
 
 
 def _status(
     reporter: Reporter, kind: Kind, message: QueuedMessage, entries: Sequence[Entry], until: float
-) -> str:
+) -> list[str]:
     """RFC 3464 2: fields for the message, then a group for each recipient."""
     fields = [f"Reporting-MTA: dns; {reporter.hostname}"]
     if message.envelope.envid:
@@ -185,7 +173,7 @@ def _status(
             fields.append(f"Diagnostic-Code: {'smtp' if outcome.is_reply else 'x-popgate'}; {outcome.text}")
         if kind == "delayed":
             fields.append(f"Will-Retry-Until: {formatdate(until)}")
-    return "\n".join([*fields, ""])
+    return fields
 
 
 def _one_line(text: str) -> str:

@@ -21,6 +21,7 @@ from popgate.queue.delivery.outcome import Unreachable, Unroutable, deferred
 from popgate.queue.delivery.remote import MEMORY_OCTETS, RemoteDelivery, client_settings
 from popgate.queue.delivery.settle import Results, Settler
 from popgate.queue.queue import QueueError
+from popgate.queue.queue_id import to_text
 from popgate.queue.recovery import Sweeper
 from popgate.queue.routes import Route, Routes
 from popgate.queue.schedule import Schedule
@@ -226,8 +227,8 @@ class Runner:
             message = await self._backlog.load(consignment.message, consignment.numbers)
             if message is not None:
                 await self._deliver_local(message)
-        except QueueError as error:
-            self._emit("queue.fault", reason=str(error))
+        except Exception as error:
+            await self._mishap(consignment, error)
         finally:
             self._release(consignment)
         return None
@@ -259,8 +260,11 @@ class Runner:
                     await self._wait_no_longer(lane, message)
                 else:
                     connection = await self._deliver_remote(lane, message, connection)
-        except QueueError as error:
-            self._emit("queue.fault", reason=str(error))
+        except Exception as error:
+            await self._mishap(consignment, error)
+            if connection is not None:
+                connection.abandon()
+            return None
         finally:
             self._release(consignment)
         return connection
@@ -314,6 +318,19 @@ class Runner:
     async def _set_aside(self, message: QueuedMessage, reason: str) -> None:
         await self._backlog.set_aside(message.number, f"damaged: {reason}")
         self._emit("queue.damaged", queue_id=message.queue_id, reason=reason)
+
+    async def _mishap(self, consignment: Consignment, error: Exception) -> None:
+        """A fault of the database, or a defect of ours that this message brings to light: then it
+        is set aside, so that it is neither lost nor sent again and again."""
+        name = to_text(consignment.message)
+        self._emit("queue.fault", queue_id=name, reason=f"{type(error).__name__}: {error}")
+        if isinstance(error, QueueError):
+            await asyncio.sleep(FAULT_SECONDS)
+            return
+        asyncio.get_running_loop().call_exception_handler(
+            {"message": f"delivery of {name} failed, the message is held", "exception": error}
+        )
+        await self._backlog.set_aside(consignment.message, f"fault: {type(error).__name__}: {error}")
 
     def _release(self, consignment: Consignment) -> None:
         self._taken.difference_update((consignment.message, number) for number in consignment.numbers)
