@@ -8,9 +8,9 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from popgate.queue import bounces
 from popgate.queue.backlog import Backlog, Change, Consignee, Damaged, QueuedMessage, Target
-from popgate.queue.bounces import Entry, Kind, Reporter
+from popgate.queue.delivery import bounces
+from popgate.queue.delivery.bounces import Entry, Kind, Reporter
 from popgate.queue.delivery.outcome import Outcome
 from popgate.queue.queue import Envelope, QueueError
 from popgate.queue.schedule import Schedule
