@@ -20,6 +20,7 @@ from popgate.auth.authenticator import (
     Unavailable,
 )
 from popgate.grants.grant import Decision, Grant, Usage
+from popgate.grants.rules import is_bound
 from popgate.protocols.engine import Engine
 from popgate.protocols.sasl import CramCredentials, PlainCredentials
 from popgate.protocols.smtp import (
@@ -210,7 +211,7 @@ class SmtpSession:
         self._mail: MailFrom | None = None
         self._recipients: list[Recipient] = []
         self._known: set[MailAddress] = set()
-        self._relayed = 0  # recipients that need a grant
+        self._relayed = 0  # recipients on somebody's account
         self._decision: Decision | None = None  # the last one that permitted relaying
         self._incoming: Incoming | None = None
         self._header: HeaderWatch | None = None
@@ -223,7 +224,9 @@ class SmtpSession:
         if login is None:
             if policy.service == "submission" and "grant" not in policy.relay_by:
                 return AUTH_REQUIRED  # RFC 6409 4.3
-        elif policy.sender_bound and not _owns(login, command.sender):
+        elif policy.sender_bound and not is_bound(
+            command.sender, login.identity, login.terms, self._services.local_domains
+        ):
             self._refused(NOT_YOUR_SENDER, "sender-not-bound", sender=_text(command.sender))
             return NOT_YOUR_SENDER
         self._forget_transaction()
@@ -232,28 +235,36 @@ class SmtpSession:
 
     def _recipient(self, command: RcptTo) -> Reply:
         address = command.recipient
-        if address in self._known:
+        is_local = not address.domain or address.domain in self._services.local_domains
+        # The names of our own mailboxes are the same in any letters.
+        key = MailAddress(address.local.lower(), address.domain) if is_local else address
+        if key in self._known:
             return replies.RECIPIENT_OK
         if len(self._recipients) >= self._policy.recipients:
             return TOO_MANY_RECIPIENTS
-        if not address.domain or address.domain in self._services.local_domains:
-            return self._local_recipient(command)
-        return self._remote_recipient(command)
+        refusal = self._local_recipient(command) if is_local else self._remote_recipient(command)
+        if refusal is not None:
+            return refusal
+        self._known.add(key)
+        return replies.RECIPIENT_OK
 
-    def _local_recipient(self, command: RcptTo) -> Reply:
-        login = self._login
-        if self._policy.service == "submission" and login is None and not self._may_relay_locally(command):
-            return AUTH_REQUIRED
+    def _local_recipient(self, command: RcptTo) -> Reply | None:
+        written = command.recipient
+        if self._policy.service == "submission" and self._login is None:
+            # There everything is on somebody's account, mail for our own users too.
+            refusal = self._permission(written)
+            if refusal is not None:
+                return refusal
         try:
-            address = self._resolve(command.recipient)
+            address = self._resolve(written)
         except LookupUnavailable:
-            self._refused(LOOKUP_FAILED, "lookup-unavailable", recipient=str(command.recipient))
+            self._refused(LOOKUP_FAILED, "lookup-unavailable", recipient=str(written))
             return LOOKUP_FAILED
         if address is None:
-            self._refused(NO_SUCH_USER, "no-such-user", recipient=str(command.recipient))
+            self._refused(NO_SUCH_USER, "no-such-user", recipient=str(written))
             return NO_SUCH_USER
-        self._accept(command, address, is_local=True)
-        return replies.RECIPIENT_OK
+        self._recipients.append(Recipient(address, True, command.notify, command.orcpt))
+        return None
 
     def _resolve(self, address: MailAddress) -> MailAddress | None:
         """The local address mail goes to, None when there is nobody. Raises LookupUnavailable."""
@@ -271,17 +282,20 @@ class SmtpSession:
                 return candidate
         return None
 
-    def _may_relay_locally(self, command: RcptTo) -> bool:
-        """Submission by grant: even mail for our own domains needs the grant there."""
-        return self._ask_grants(self._relayed + 1).verdict == "permit"
-
-    def _remote_recipient(self, command: RcptTo) -> Reply:
+    def _remote_recipient(self, command: RcptTo) -> Reply | None:
         address = command.recipient
-        policy = self._policy
         if not _ROUTING.isdisjoint(address.local):
             return self._relay_refused(ROUTED_ADDRESS, "routed-address", address)
         if address.domain.startswith("["):
             return self._relay_refused(LITERAL_DOMAIN, "address-literal", address)
+        refusal = self._permission(address)
+        if refusal is None:
+            self._recipients.append(Recipient(address, False, command.notify, command.orcpt))
+        return refusal
+
+    def _permission(self, address: MailAddress) -> Reply | None:
+        """None when somebody's login stands behind one more recipient, else the refusal."""
+        policy = self._policy
         if self._login is not None and "auth" in policy.relay_by:
             if not self._relayed:
                 self._relay_permitted(str(self._login.identity), "auth", address)
@@ -289,7 +303,7 @@ class SmtpSession:
             decision = self._ask_grants(self._relayed + 1)
             if decision.verdict != "permit":
                 return self._relay_refused(_refusal_of(decision), decision.reason, address)
-            if self._decision is None or self._decision.grant != decision.grant:
+            if not self._relayed:
                 identity = str(decision.grant.identity) if decision.grant else ""
                 self._relay_permitted(identity, decision.reason, address)
             self._decision = decision
@@ -299,8 +313,7 @@ class SmtpSession:
             text = f"relaying denied for [{self._peer.client}]: use authentication"
             return self._relay_refused(reply(550, "5.7.1", text), "no-login", address)
         self._relayed += 1
-        self._accept(command, address, is_local=False)
-        return replies.RECIPIENT_OK
+        return None
 
     def _ask_grants(self, recipients: int) -> Decision:
         mail = self._mail
@@ -311,14 +324,6 @@ class SmtpSession:
             mail.size if mail else 0,
             self._peer.session,
         )
-
-    def _accept(self, command: RcptTo, address: MailAddress, *, is_local: bool) -> None:
-        self._known.add(command.recipient)
-        if address != command.recipient:
-            if address in self._known:
-                return
-            self._known.add(address)
-        self._recipients.append(Recipient(address, is_local, command.notify, command.orcpt))
 
     # The message
 
@@ -520,19 +525,6 @@ class SmtpSession:
 
 def _text(sender: MailAddress | None) -> str:
     return "<>" if sender is None else str(sender)
-
-
-def _owns(login: Login, sender: MailAddress | None) -> bool:
-    """Whether whoever logged in may send as `sender`: as nobody (a receipt, a bounce), as
-    himself, as himself with a +detail, or as what the account lists."""
-    if sender is None:
-        return True
-    local, domain = sender.local.lower(), sender.domain
-    identity = login.identity
-    if domain == identity.domain and local.partition("+")[0] == identity.user:
-        return True
-    senders = login.terms.senders
-    return f"{local}@{domain}" in senders or f"@{domain}" in senders
 
 
 def _refusal_of(decision: Decision) -> Reply:
