@@ -74,7 +74,7 @@ class FakeIncoming:
     def __init__(self, intake: "FakeIntake", queue_id: str) -> None:
         self.queue_id = queue_id
         self.octets = 0
-        self.is_aborted = False
+        self.is_aborted = self.is_committed = False
         self._intake = intake
         self._blocks: list[bytes] = []
 
@@ -94,6 +94,7 @@ class FakeIncoming:
         if self._intake.fail_commit is not None:
             raise self._intake.fail_commit
         assert not self.is_aborted
+        self.is_committed = True
         self._intake.accepted.append((envelope, b"".join(self._blocks)))
 
     def abort(self) -> None:
