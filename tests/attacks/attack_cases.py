@@ -4,9 +4,8 @@ import json
 import re
 from pathlib import Path
 
-# not splitlines: the cases hold NEL and LINE SEPARATOR on purpose
-_LINES = (Path(__file__).parent / "cases.jsonl").read_text("utf-8").split("\n")
-CASES = {case["id"]: case for case in map(json.loads, filter(None, _LINES)) if case["id"] != "README"}
+_LINES = (Path(__file__).parent / "cases.jsonl").read_text("ascii").splitlines()
+CASES = {case["id"]: case for case in map(json.loads, _LINES) if case["id"] != "README"}
 
 
 def of_class(*names: str) -> list[str]:

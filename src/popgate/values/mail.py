@@ -30,4 +30,9 @@ _ATEXT = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 
 
 def _is_dot_string(local: str) -> bool:
-    return all(atom and all(char in _ATEXT or ord(char) > 127 for char in atom) for atom in local.split("."))
+    for atom in local.split("."):
+        if not atom or not (
+            _ATEXT.issuperset(atom) or all(char in _ATEXT or ord(char) > 127 for char in atom)
+        ):
+            return False
+    return True

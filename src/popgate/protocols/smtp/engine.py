@@ -137,7 +137,12 @@ class SmtpServer:
             if self._is_starved or self._starts_tls or self._phase is Phase.CLOSING:
                 return None
             if self._phase is not Phase.BODY:
-                event = self._read_command()
+                # most of the time the buffer is empty after a command
+                if self._input or self._shutdown is not None:
+                    event = self._read_command()
+                else:
+                    event = None
+                    self._is_starved = True
             elif self._dots is not None:
                 event = self._read_dots(self._dots)
             else:
