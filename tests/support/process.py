@@ -61,3 +61,17 @@ class ServerProcess:
         except ProcessLookupError:
             pass
         return self._process.wait(seconds)
+
+
+def children() -> set[int]:
+    """Processes whose parent is this one, dead ones that nobody has waited for too."""
+    own = str(os.getpid())
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            stat = path.read_text()
+        except OSError:  # gone meanwhile
+            continue
+        if stat.rpartition(")")[2].split()[1] == own:
+            found.add(int(path.parent.name))
+    return found
