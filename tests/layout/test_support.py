@@ -1,11 +1,12 @@
 """What other tests lean on holds."""
 
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from support import peers, ports, soak
+from support import peers, ports, process, soak
 from support.clock import ManualClock
 
 
@@ -25,6 +26,15 @@ def test_free_ports_differ_and_can_be_bound() -> None:
     for number in numbers:
         with socket.create_server(("127.0.0.1", number)):
             pass
+
+
+def test_children_are_seen_until_they_are_waited_for() -> None:
+    child = subprocess.Popen(["/bin/true"])
+    try:
+        assert child.pid in process.children()
+    finally:
+        child.wait()
+    assert child.pid not in process.children()
 
 
 def test_soak_rounds_follow_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
