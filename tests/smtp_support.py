@@ -16,7 +16,7 @@ from popgate.protocols.engine import Wait
 from popgate.protocols.smtp import Reply
 from popgate.queue.queue import Envelope, QueueError
 from popgate.sessions.session import Peer, Runtime
-from popgate.sessions.smtp import SmtpPolicy, SmtpServices, SmtpSession
+from popgate.sessions.smtp import RelayGrants, SmtpPolicy, SmtpServices, SmtpSession
 from popgate.values.address import ClientAddress
 from popgate.values.event import Event
 from popgate.values.identity import Identity
@@ -187,7 +187,14 @@ class FakeThrottle:
 class Dialogue:
     """A session and all that it asks; `say` sends octets and gives what came back."""
 
-    def __init__(self, policy: SmtpPolicy | None = None, *, is_tls: bool = False) -> None:
+    def __init__(
+        self,
+        policy: SmtpPolicy | None = None,
+        *,
+        is_tls: bool = False,
+        client: str = CLIENT.text,
+        grants: RelayGrants | None = None,
+    ) -> None:
         self.clock = ManualClock()
         self.events: list[Event] = []
         self.sleeps: list[float] = []
@@ -198,13 +205,13 @@ class Dialogue:
         self.throttle = FakeThrottle()
         self.policy = policy or SmtpPolicy("mx.example.org")
         self.session = SmtpSession(
-            Peer("S1", CLIENT, 40000, "192.0.2.1:25", is_tls),
+            Peer("S1", ClientAddress.parse(client), 40000, "192.0.2.1:25", is_tls),
             self.policy,
             Runtime(self.clock, self.events.append, self._sleep, self._run, lambda: "token"),
             SmtpServices(
                 self.authenticator,
                 self.recipients,
-                self.grants,
+                grants or self.grants,
                 self.intake,
                 self.throttle,
                 frozenset(("example.org",)),
