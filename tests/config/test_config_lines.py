@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from popgate.config.lines import key_lines, nearest_line
 from popgate.config.schema import walk
-from popgate.config.toml import to_toml
+from popgate.config.toml import to_key, to_toml
 
 DOCUMENT = '''\
 # a comment with [brackets] and key = 1
@@ -91,10 +91,6 @@ VALUES = st.recursive(
 )
 
 
-def _key(name: str) -> str:
-    return to_toml({name: 0})[1:-1].removesuffix(" = 0")
-
-
 @st.composite
 def documents(draw: st.DrawFn) -> str:
     """Top-level keys, tables and arrays of tables with comments and blank lines between."""
@@ -107,12 +103,12 @@ def documents(draw: st.DrawFn) -> str:
             if its_kind != kind:
                 continue
             if kind == "key":
-                parts.append(f"{_key(name)} = {to_toml(draw(VALUES))}\n{draw(blank)}")
+                parts.append(f"{to_key(name)} = {to_toml(draw(VALUES))}\n{draw(blank)}")
                 continue
             for _ in range(draw(st.integers(1, 3)) if kind == "array" else 1):
-                head = f"[[{_key(name)}]]" if kind == "array" else f"[{_key(name)}]"
+                head = f"[[{to_key(name)}]]" if kind == "array" else f"[{to_key(name)}]"
                 body = draw(st.dictionaries(NAMES, VALUES, max_size=3))
-                lines = [f"{_key(inner)} = {to_toml(item)}\n{draw(blank)}" for inner, item in body.items()]
+                lines = [f"{to_key(inner)} = {to_toml(item)}\n{draw(blank)}" for inner, item in body.items()]
                 parts.append(f"{head} {draw(blank) or chr(10)}" + "".join(lines))
     return "".join(parts)
 
@@ -125,7 +121,7 @@ def test_scanner_and_tomllib_agree_on_any_document(document: str) -> None:
     text = document.split("\n")
     for path, line in lines.items():
         if isinstance(path[-1], str):
-            assert _key(path[-1]) in text[line - 1]
+            assert to_key(path[-1]) in text[line - 1]
 
 
 @given(VALUES)

@@ -67,6 +67,24 @@ def _names(config: Config) -> Findings:
                 )
 
 
+def nul_findings(config: Config) -> Findings:
+    """Names that no system call takes; without these the files can be looked at."""
+    paths: list[tuple[KeyPath, str]] = [
+        (("data_dir",), config.data_dir),
+        (("tls", "certificate"), config.tls.certificate),
+        (("tls", "key"), config.tls.key),
+        (("grants", "store"), config.grants.store),
+        (("delivery", "password_file"), config.delivery.password_file),
+        (("delivery", "ca_file"), config.delivery.ca_file),
+    ]
+    paths += [(("auth", "backends", index), text) for index, text in enumerate(config.auth.backends)]
+    for path, text in paths:
+        if "\0" in text:
+            yield True, Finding(path, "holds a NUL, which no path can")
+    if "\0" in config.user:
+        yield True, Finding(("user",), "holds a NUL, which no name can")
+
+
 def _listeners(config: Config) -> Findings:
     binds: list[tuple[int, Bind]] = []
     for index, listener in enumerate(config.listener):
@@ -366,4 +384,11 @@ def _limits(config: Config) -> Findings:
         )
 
 
-_CHECKS: tuple[Callable[[Config], Findings], ...] = (_names, _listeners, _grants, _auth, _delivery, _limits)
+_CHECKS: tuple[Callable[[Config], Findings], ...] = (
+    _names,
+    _listeners,
+    _grants,
+    _auth,
+    _delivery,
+    _limits,
+)

@@ -13,13 +13,13 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from popgate.config.checks import value_findings
+from popgate.config.checks import nul_findings, value_findings
 from popgate.config.files import file_findings
 from popgate.config.lines import KeyPath, key_lines, nearest_line
 from popgate.config.problem import ConfigError, Problem
 from popgate.config.schema import Finding, repaired, validate
 from popgate.config.settings import Config, relay_by
-from popgate.config.toml import to_toml
+from popgate.config.toml import to_key, to_toml
 from popgate.values.value import value
 
 SEARCH = ("popgate.toml", "/etc/popgate/popgate.toml")
@@ -98,7 +98,9 @@ def load_bytes(
     warnings: list[Problem] = []
     found = list(value_findings(config))
     found += list(_mode_findings(config, mode))
-    if check_files:
+    nul = list(nul_findings(config))
+    found += nul
+    if check_files and not nul:
         found += file_findings(config, time.time())
     for is_error, finding in found:
         if any(_touch(finding.path, path) for path in bad):
@@ -289,7 +291,7 @@ class _Teller:
         return Problem(
             "--set" if is_override else self._file,
             0 if is_override else nearest_line(self._lines, path),
-            ".".join(str(step) for step in path),
+            ".".join(to_key(str(step)) for step in path),
             shown,
             finding.message,
             finding.remedy,

@@ -24,7 +24,9 @@ class Problem:
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}" if self.line else self.file
         what = f"{self.key} = {self.value}: " if self.value else f"{self.key}: " if self.key else ""
-        return f"{where}: {what}{self.message}" + (f" ({self.remedy})" if self.remedy else "")
+        text = f"{where}: {what}{self.message}" + (f" ({self.remedy})" if self.remedy else "")
+        # one line, whatever stood in the file
+        return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
 
 
 class ConfigError(Exception):

@@ -12,11 +12,12 @@ def to_toml(value: object) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(to_toml(item) for item in value) + "]"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_key(str(name))} = {to_toml(item)}" for name, item in value.items()) + "}"
+        return "{" + ", ".join(f"{to_key(str(name))} = {to_toml(item)}" for name, item in value.items()) + "}"
     return str(value)
 
 
-def _key(name: str) -> str:
+def to_key(name: str) -> str:
+    """`name` as a key, quoted where it must be."""
     is_bare = name and name.isascii() and name.replace("-", "").replace("_", "").isalnum()
     return name if is_bare else to_toml(name)
 
