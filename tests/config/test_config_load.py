@@ -280,6 +280,10 @@ MISTAKES = [
     (MINIMAL + ROUTE.replace("partner.example", "*.partner.example"), "is not a domain name"),
     (MINIMAL + ROUTE.replace('"partner.example"', ""), "a route for no domain"),
     (MINIMAL + '[[delivery.route]]\nto = "mx:"\n', "delivery.route.0.domains: is missing"),
+    (MINIMAL + '[delivery]\nsmarthost = "relay.example.net"\n', "is no way out"),
+    (MINIMAL + '[delivery]\nsmarthost = "smtp://relay.example.net:0"\n', "is no way out"),
+    (MINIMAL + '[delivery]\nsmarthost = "smtps://me@relay.example.net"\n', "has no password"),
+    (MINIMAL + ROUTE.replace("mx:", "lmtp://x"), "delivery.route.0.to"),
     (MINIMAL + "[quota]\nx = 1\n", ":7: quota: there is no such setting (known here: hostname,"),
 ]
 
@@ -311,6 +315,13 @@ WARNINGS = [
     (MINIMAL + '[auth]\napop = true\nbackends = ["passwd_file:x"]\n', "only the accounts database"),
     (MINIMAL + "[delivery]\nmax_retry_seconds = 60\n", "is less than first_retry_seconds = 300"),
     (MINIMAL + "[delivery]\nlifetime_seconds = 60\n", "bounces before it is tried a second time"),
+    (MINIMAL + '[delivery]\nsmarthost = "smtp://me:secret@relay.example.net"\n', "without TLS"),
+    (MINIMAL + '[delivery]\npassword_file = "p"\n', "there is no smarthost"),
+    (
+        MINIMAL.replace('"pop3"', '"smtp"').replace("127.0.0.1:110", "0.0.0.0:25")
+        + '[delivery]\nsmarthost = "smtp://mail.example.org"\n',
+        "leads back to this server",
+    ),
     (MINIMAL + ROUTE + ROUTE, "is never used: route 0 has it already"),
     (MINIMAL + ROUTE.replace("partner.example", "Example.org"), "it is one of local_domains"),
     (MINIMAL + "[limits]\nrecipients = 10\n", "RFC 5321 asks for at least 100"),
@@ -322,6 +333,12 @@ WARNINGS = [
 def test_doubts_are_warnings_and_no_errors(text: str, told: str) -> None:
     found = warnings_of(text)
     assert any(told in warning for warning in found), found
+
+
+def test_a_password_file_completes_the_smart_host() -> None:
+    assert "delivery" not in str(
+        minimal("delivery.smarthost=smtps://me@relay.example.net", "delivery.password_file=p").warnings
+    )
 
 
 def test_all_mistakes_come_at_once_and_in_the_order_of_the_file() -> None:

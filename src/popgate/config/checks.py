@@ -11,6 +11,7 @@ from popgate.config.lines import KeyPath
 from popgate.config.names import domain_fault
 from popgate.config.schema import Finding
 from popgate.config.settings import Config, relay_by
+from popgate.queue.routes import RouteError, parse_route
 from popgate.servers.bind import Bind, BindError, parse_bind
 from popgate.servers.settings import ListenerSettings
 from popgate.values.address import AddressError, ClientAddress, Network
@@ -348,8 +349,15 @@ def _delivery(config: Config) -> Findings:
                 f"make it much longer than first_retry_seconds = {delivery.first_retry_seconds}",
             ),
         )
+    if delivery.smarthost:
+        # what stands in password_file is not read here; that there is one is enough
+        stand_in = "secret" if delivery.password_file else ""
+        yield from _way_out(config, ("delivery", "smarthost"), delivery.smarthost, stand_in)
+    elif delivery.password_file:
+        yield False, Finding(("delivery", "password_file"), "serves nothing: there is no smarthost")
     seen: dict[str, int] = {}
     for index, route in enumerate(delivery.route):
+        yield from _way_out(config, ("delivery", "route", index, "to"), route.to, "")
         path: KeyPath = ("delivery", "route", index, "domains")
         if not route.domains:
             yield True, Finding(path, "a route for no domain", 'domains = ["partner.example"]')
@@ -363,6 +371,38 @@ def _delivery(config: Config) -> Findings:
             elif name in {local.lower() for local in config.local_domains}:
                 yield False, Finding(here, "is never used: it is one of local_domains")
             seen.setdefault(name, index)
+
+
+def _way_out(config: Config, path: KeyPath, text: str, password: str) -> Findings:
+    try:
+        route = parse_route(text, password)
+    except RouteError as error:
+        yield True, Finding(path, "is no way out", str(error))
+        return
+    if route.username and route.tls == "none":
+        yield (
+            False,
+            Finding(path, "sends the password without TLS", "write smtp+starttls:// or smtps://"),
+        )
+    for listener in config.listener:
+        try:
+            bind = parse_bind(listener.bind)
+        except BindError:
+            continue
+        is_here = bind.kind == "inet" and bind.port == route.port != 0
+        if is_here and listener.service != "pop3" and route.host in _names_of(bind, config.hostname):
+            yield (
+                False,
+                Finding(path, "leads back to this server: mail would go round until it bounces"),
+            )
+            break
+
+
+def _names_of(bind: Bind, hostname: str) -> frozenset[str]:
+    here = {hostname.lower(), "localhost", bind.host}
+    if bind.is_wildcard:
+        here |= {"127.0.0.1", "::1"}
+    return frozenset(here)
 
 
 def _limits(config: Config) -> Findings:
