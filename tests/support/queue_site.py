@@ -161,7 +161,7 @@ class QueueSite:
             lambda c: c.execute("SELECT count(*) FROM message").fetchone()[0]
         ):
             if time.monotonic() > deadline:
-                raise AssertionError(f"the queue is not empty: {self.events}")
+                raise AssertionError(f"the queue is not empty: {[event.name for event in self.events][-20:]}")
             await asyncio.sleep(0.02)
 
     def inbox(self, address: str) -> list[bytes]:

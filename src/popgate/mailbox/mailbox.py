@@ -14,6 +14,9 @@ from popgate.values.value import value
 class MailboxError(Exception):
     """The mailbox cannot be used now; the text is for the log, never for the peer."""
 
+    is_full = False
+    """For whoever delivers and must not know this package: there is no room."""
+
 
 class MailboxInUse(MailboxError):
     """Another POP3 session holds the maildrop (-ERR [IN-USE])."""
@@ -21,6 +24,8 @@ class MailboxInUse(MailboxError):
 
 class MailboxFull(MailboxError):
     """No space or over quota (452 4.2.2)."""
+
+    is_full = True
 
 
 @value

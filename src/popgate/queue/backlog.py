@@ -29,6 +29,9 @@ class Damaged(Exception):
     """The body is not what was accepted: missing, cut or altered on disk."""
 
 
+NOW = 0.0
+"""next_attempt_at of what an administrator wants tried now, whether its destination rests or not."""
+
 _DUE = (
     "SELECT next_attempt_at, message, number, domain, is_local, created_at"
     " FROM recipient JOIN message ON message.id = recipient.message"
@@ -37,7 +40,7 @@ _DUE = (
 
 @value
 class Due:
-    """A recipient whose time has come. `place` sorts as the queue does."""
+    """A recipient whose time has come. `place` sorts as the queue does: next attempt, message, number."""
 
     place: tuple[float, int, int]
     message: int
@@ -285,10 +288,10 @@ def _settle(
 def _insert_targets(
     connection: sqlite3.Connection, message: int, targets: Sequence[Target], now: float
 ) -> None:
+    # Those that are done with count too: two aliases that stand for each other come to an end.
     known = {
         (consignee.recipient.address, consignee.mailbox)
-        for consignee, state, _, _ in read_consignees(connection, message)
-        if state != "expanded"
+        for consignee, _, _, _ in read_consignees(connection, message)
     }
     last = connection.execute("SELECT max(number) FROM recipient WHERE message = ?", (message,)).fetchone()[0]
     for target in targets:

@@ -16,6 +16,7 @@ from popgate.queue.settings import DeliverySettings
 from popgate.values.address import AddressError, ClientAddress
 from popgate.values.value import value
 
+# RFC 8314 3.3: submission with TLS from the first byte has its own port and scheme
 Tls = Literal["none", "opportunistic", "starttls", "implicit"]
 
 _SCHEMES: dict[str, tuple[Tls, int]] = {

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from popgate.queue import header
-from popgate.queue.backlog import Backlog, Damaged, Due, QueuedMessage
+from popgate.queue.backlog import NOW, Backlog, Damaged, Due, QueuedMessage
 from popgate.queue.delivery.bounded import MemoryBound
 from popgate.queue.delivery.client import Connection
 from popgate.queue.delivery.lane import Consignment, Lane, Reached
@@ -182,6 +182,8 @@ class Runner:
         resting: dict[str, list[Due]] = {}
         for (message, key), group in groups.items():
             lane = self._lanes[key]
+            if any(due.place[0] == NOW for due in group):
+                lane.rests_until = 0.0
             if lane.rests(monotonic) and not self._schedule.is_over(group[0].created_at, now):
                 resting.setdefault(key, []).extend(group)
             elif lane.has_room:

@@ -75,10 +75,12 @@ class Settler:
             self._backlog.queue.emit(event)
         for (kind, entries), report_id in zip(told, ids, strict=True):
             self._tell_report(message, kind, entries, report_id)
-        if message.envelope.sender is None and "failed" in by_kind:
+        if message.envelope.sender is None:
             # RFC 5321 6.1: nobody is told about a lost notification
-            for consignee, _ in by_kind["failed"]:
-                self._backlog.queue.emit(self._event("delivery.bounce.dropped", message, consignee))
+            failed = {change.number for change in changes if change.state == "failed"}
+            for consignee in message.recipients:
+                if consignee.number in failed:
+                    self._backlog.queue.emit(self._event("delivery.bounce.dropped", message, consignee))
 
     def _judge(
         self, message: QueuedMessage, consignee: Consignee, outcome: Outcome, now: float
@@ -141,7 +143,7 @@ class Settler:
             name,
             {
                 "queue_id": message.queue_id,
-                "session": message.envelope.session,
+                "session": message.envelope.session or None,
                 "report_id": report_id,
                 "action": kind,
                 "recipient": str(message.envelope.sender),
