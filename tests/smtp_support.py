@@ -173,6 +173,10 @@ class FakeRecipients:
 class FakeThrottle:
     def __init__(self) -> None:
         self.failures = 0
+        self.before = 0.0
+
+    def wait_before_seconds(self, client: ClientAddress, name: str) -> float:
+        return self.before
 
     def delay_seconds(self, client: ClientAddress, name: str) -> float:
         return float(self.failures)

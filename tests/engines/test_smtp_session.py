@@ -165,6 +165,16 @@ def test_failed_logins_wait_longer_and_longer_and_close() -> None:
     assert dialogue.names() == ["smtp.login.failed"] * 2
 
 
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_after_many_failures_even_the_right_password_waits(is_slow: bool) -> None:
+    dialogue = Dialogue(SmtpPolicy("mx.example.org"), is_tls=True)
+    dialogue.authenticator.is_slow = is_slow
+    dialogue.throttle.before = 7.0
+    dialogue.say(b"EHLO x\r\n")
+    dialogue.log_in()
+    assert dialogue.sleeps == [7.0]
+
+
 def test_a_back_end_that_is_down_is_nobodys_failure() -> None:
     dialogue = Dialogue(SmtpPolicy("mx.example.org"), is_tls=True)
     dialogue.authenticator.is_down = True

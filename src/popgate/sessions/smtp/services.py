@@ -29,9 +29,15 @@ class RelayGrants(Protocol):
 
 
 class Throttle(Protocol):
-    """How long a failed login must wait, counted over all sessions."""
+    """How long logins must wait in seconds, after failures counted over all sessions."""
 
-    def delay_seconds(self, client: ClientAddress, name: str) -> float: ...
+    def wait_before_seconds(self, client: ClientAddress, name: str) -> float:
+        """Before the proof is looked at; only after many failures."""
+        ...
+
+    def delay_seconds(self, client: ClientAddress, name: str) -> float:
+        """Before a failure is told."""
+        ...
 
     def failed(self, client: ClientAddress, name: str) -> None: ...
 

@@ -46,6 +46,7 @@ from popgate.values.identity import Identity, IdentityError
 from popgate.values.mail import MailAddress
 
 reply = replies.reply
+_Credentials = PlainCredentials | CramCredentials
 
 AUTH_REQUIRED = reply(530, "5.7.0", "authentication is required")
 AUTH_FAILED = reply(535, "5.7.8", "authentication failed")
@@ -154,29 +155,40 @@ class SmtpSession:
 
     # Logging in
 
-    def _authenticate(
-        self, credentials: PlainCredentials | CramCredentials
-    ) -> Reply | Awaitable[Reply | None]:
+    def _authenticate(self, credentials: _Credentials) -> Reply | Awaitable[Reply | None]:
+        wait_seconds = self._services.throttle.wait_before_seconds(self._peer.client, credentials.name)
+        if wait_seconds > 0:
+            return self._check_after(wait_seconds, credentials)
+        result = self._check(credentials)
+        if isinstance(result, Login | Denied | Unavailable):
+            return self._conclude(result, credentials)
+        return self._conclude_later(result, credentials)
+
+    def _check(self, credentials: _Credentials) -> MaybeLater:
         authenticator = self._services.authenticator
-        result: MaybeLater
         if isinstance(credentials, PlainCredentials):
-            mechanism = credentials.mechanism
-            result = authenticator.check_password(credentials.name, credentials.password)
-        else:
-            mechanism = "CRAM-MD5"
-            result = authenticator.check_cram_md5(credentials.name, credentials.challenge, credentials.digest)
+            return authenticator.check_password(credentials.name, credentials.password)
+        return authenticator.check_cram_md5(credentials.name, credentials.challenge, credentials.digest)
+
+    async def _check_after(self, seconds: float, credentials: _Credentials) -> Reply:
+        await self._runtime.sleep(seconds)
+        result = self._check(credentials)
+        if not isinstance(result, Login | Denied | Unavailable):
+            result = await result
+        return await self._concluded(result, credentials)
+
+    async def _conclude_later(self, pending: Awaitable[AuthResult], credentials: _Credentials) -> Reply:
+        return await self._concluded(await pending, credentials)
+
+    async def _concluded(self, result: AuthResult, credentials: _Credentials) -> Reply:
+        answer = self._conclude(result, credentials)
+        return answer if isinstance(answer, Reply) else await answer
+
+    def _conclude(self, result: AuthResult, credentials: _Credentials) -> Reply | Awaitable[Reply]:
+        mechanism = credentials.mechanism if isinstance(credentials, PlainCredentials) else "CRAM-MD5"
         if isinstance(result, Login):
             return self._logged_in(result, credentials.name, mechanism)
-        if isinstance(result, Denied | Unavailable):
-            return self._not_logged_in(result, credentials.name, mechanism)
-        return self._authenticate_later(result, credentials.name, mechanism)
-
-    async def _authenticate_later(self, pending: Awaitable[AuthResult], name: str, mechanism: str) -> Reply:
-        result = await pending
-        if isinstance(result, Login):
-            return self._logged_in(result, name, mechanism)
-        answer = self._not_logged_in(result, name, mechanism)
-        return answer if isinstance(answer, Reply) else await answer
+        return self._not_logged_in(result, credentials.name, mechanism)
 
     def _logged_in(self, login: Login, name: str, mechanism: str) -> Reply:
         self._login = login
