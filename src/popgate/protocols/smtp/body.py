@@ -5,7 +5,14 @@ LF and CRLF are counted, and the dots at line starts are taken off, each by one 
 at memory speed. Counts that differ mean that a CR or LF stands alone. What may be the
 beginning of something longer is held back, so that the result does not depend on how the
 client cut its bytes.
+
+DotReader and ChunkReader know the two framings; BodyReader takes the octets of one message from
+the input, within the limits. What is replied to whom is the engine's business.
 """
+
+import enum
+
+from popgate.protocols.lines import InputBuffer
 
 END = b"\r\n.\r\n"  # RFC 5321 4.1.1.4: only this ends a body
 _TAILS = (b"\r\n.\r", b"\r\n.", b"\r\n", b"\r")  # proper beginnings of END, the longest first
@@ -91,3 +98,120 @@ def _check(block: bytes) -> None:
     lines = block.count(b"\r\n")
     if block.count(b"\n") != lines or block.count(b"\r") != lines or b"\0" in block:
         raise BadBody
+
+
+class Progress(enum.Enum):
+    """What BodyReader.read has come to, when it has no content to give."""
+
+    STARVED = "starved"  # more octets are needed
+    MORE = "more"  # octets were used up; read again
+    CHUNK = "chunk"  # a BDAT chunk is complete, and not the last one
+    COMPLETE = "complete"  # the message is, or the chunk that was to be dropped
+    TOO_LARGE = "too-large"  # told once; what still comes is dropped
+    ENDLESS = "endless"  # far too large: nothing tells where it would end
+    BAD = "bad"  # a bare CR, a bare LF or a NUL
+
+
+_BLOCK = 262144  # octets looked at in one go
+
+
+class BodyReader:
+    """Takes the octets of one message from `source`.
+
+    `message_bytes`: the largest content; `swallow_bytes`: how much is read of a message by DATA
+    before it is given up. `octets`: of content so far.
+    """
+
+    __slots__ = (
+        "_chunks",
+        "_dots",
+        "_is_dropping",
+        "_is_finished",
+        "_is_last",
+        "_message_bytes",
+        "_raw_octets",
+        "_remaining",
+        "_source",
+        "_swallow_bytes",
+        "octets",
+    )
+
+    def __init__(self, source: InputBuffer, *, message_bytes: int, swallow_bytes: int) -> None:
+        self._source = source
+        self._message_bytes = message_bytes
+        self._swallow_bytes = swallow_bytes
+        self._dots: DotReader | None = None
+        self._chunks = ChunkReader()
+        self._raw_octets = 0
+        self._remaining = 0  # octets of the present chunk still to come
+        self._is_last = False
+        self._is_finished = False
+        self._is_dropping = False
+        self.octets = 0
+
+    def begin_data(self) -> None:
+        """The body comes by DATA."""
+        self._dots = DotReader()
+
+    def begin_chunk(self, size: int, *, is_last: bool, is_dropped: bool = False) -> None:
+        """A chunk of `size` octets comes by BDAT. `is_dropped`: it and its message were refused."""
+        self._remaining = size
+        self._is_last = is_last
+        self._is_dropping = is_dropped
+
+    def fits(self, size: int) -> bool:
+        """Whether a chunk of `size` octets keeps the message within its limit."""
+        return self.octets + size <= self._message_bytes
+
+    def read(self) -> bytes | Progress:
+        """Content (never empty), or what has been come to."""
+        return self._read_chunk() if self._dots is None else self._read_dots(self._dots)
+
+    def _read_dots(self, reader: DotReader) -> bytes | Progress:
+        if reader.is_complete:
+            return Progress.COMPLETE
+        source = self._source
+        octets = source.take(min(_BLOCK, self._swallow_bytes - self._raw_octets))
+        if not octets:
+            return Progress.STARVED
+        self._raw_octets += len(octets)
+        try:
+            block = reader.feed(octets)
+        except BadBody:
+            return Progress.BAD
+        if reader.is_complete:
+            source.feed(reader.rest + source.take(len(source)))
+        elif self._raw_octets >= self._swallow_bytes:
+            return Progress.ENDLESS
+        if self._is_dropping:
+            return Progress.MORE
+        self.octets += len(block)
+        if self.octets > self._message_bytes:
+            self._is_dropping = True
+            return Progress.TOO_LARGE
+        return block or Progress.MORE
+
+    def _read_chunk(self) -> bytes | Progress:
+        if self._remaining:
+            octets = self._source.take(min(_BLOCK, self._remaining))
+            if not octets:
+                return Progress.STARVED
+            self._remaining -= len(octets)
+            if self._is_dropping:
+                return Progress.MORE
+            self.octets += len(octets)
+            try:
+                return self._chunks.feed(octets) or Progress.MORE
+            except BadBody:
+                return Progress.BAD
+        if self._is_dropping:
+            return Progress.COMPLETE
+        if not self._is_last:
+            return Progress.CHUNK
+        if not self._is_finished:
+            self._is_finished = True
+            try:
+                return self._chunks.finish() or Progress.COMPLETE
+            except BadBody:
+                return Progress.BAD
+        return Progress.COMPLETE

@@ -23,7 +23,7 @@ from popgate.protocols.engine import MisuseError, Wait
 from popgate.protocols.envelope import EnvelopeError, MailFrom, RcptTo, read_mail, read_rcpt
 from popgate.protocols.lines import BareLineEnd, InputBuffer, LineTooLong
 from popgate.protocols.smtp import replies
-from popgate.protocols.smtp.body import BadBody, ChunkReader, DotReader
+from popgate.protocols.smtp.body import BodyReader, Progress
 from popgate.protocols.smtp.events import (
     Aborted,
     Authenticate,
@@ -53,7 +53,6 @@ class Phase(enum.IntEnum):
 LINE_LIMIT = 512  # RFC 5321 4.5.3.1.4
 MAIL_LINE_LIMIT = 2048  # 512, and what SIZE, AUTH, RET, ENVID, BODY and SMTPUTF8 add
 AUTH_LINE_LIMIT = 12288  # RFC 4954 4
-_BLOCK = 262144  # octets of a body looked at in one go
 
 
 class SmtpServer:
@@ -92,13 +91,9 @@ class SmtpServer:
         self._errors = 0
         self._junk = 0
         self._smtputf8 = False
-        self._dots: DotReader | None = None
-        self._chunks: ChunkReader | None = None
-        self._remaining = 0  # octets of the present BDAT chunk still to come
-        self._is_last_chunk = False
+        self._body: BodyReader | None = None
+        self._chunk = (0, False)  # size of the BDAT chunk that is decided about; is it the last one
         self._swallow: tuple[Reply, Phase] | None = None  # drop the chunk, then reply and be there
-        self._octets = 0  # of content, in this message
-        self._raw_octets = 0  # of input, in this message
         self.helo = ""
         self.is_extended = False
         self.is_tls = is_tls
@@ -143,10 +138,8 @@ class SmtpServer:
                 else:
                     event = None
                     self._is_starved = True
-            elif self._dots is not None:
-                event = self._read_dots(self._dots)
             else:
-                event = self._read_chunk()
+                event = self._read_body()
             if event is not None:
                 return event
             if self._is_starved and self._is_ended:
@@ -251,8 +244,7 @@ class SmtpServer:
             self._aborted = Aborted(reason)
         if self._phase > Phase.READY:
             self._phase = Phase.READY
-        self._dots = self._chunks = self._swallow = None
-        self._octets = self._raw_octets = self._remaining = 0
+        self._body = self._swallow = None
         self._smtputf8 = False
 
     def _ask(self, event: SmtpEvent) -> SmtpEvent:
@@ -471,38 +463,27 @@ class SmtpServer:
 
     # Bodies
 
-    def _read_dots(self, reader: DotReader) -> SmtpEvent | None:
-        if reader.is_complete:
-            return self._finish_body()
-        octets = self._input.take(min(_BLOCK, self._options.swallow_bytes - self._raw_octets))
-        if not octets:
+    def _read_body(self) -> SmtpEvent | None:
+        assert self._body is not None
+        got = self._body.read()
+        if isinstance(got, bytes):
+            return BodyChunk(got)
+        if got is Progress.STARVED:
             self._is_starved = True
-            return None
-        self._raw_octets += len(octets)
-        try:
-            block = reader.feed(octets)
-        except BadBody:
-            self._close(replies.BAD_BODY, "line-end")
-            return None
-        if reader.is_complete:
-            rest = reader.rest + self._input.take(len(self._input))
-            self._input.feed(rest)
-        elif self._raw_octets >= self._options.swallow_bytes:
+        elif got is Progress.COMPLETE:
+            return self._finish_body()
+        elif got is Progress.CHUNK:
+            self._phase = Phase.CHUNKS
+            self._send(replies.CHUNK_OK)
+        elif got is Progress.TOO_LARGE:
+            # the rest is read for nothing, and refused at its end
+            self._swallow = (replies.TOO_LARGE, Phase.READY)
+            return Aborted("too-large")
+        elif got is Progress.ENDLESS:
             self._close(replies.TOO_LARGE, "too-large")
-            return None
-        return self._take_content(block)
-
-    def _take_content(self, block: bytes) -> SmtpEvent | None:
-        was_too_large = self._octets > self._options.message_bytes
-        self._octets += len(block)
-        if self._octets > self._options.message_bytes:
-            return None if was_too_large else self._give_up_body()
-        return BodyChunk(block) if block else None
-
-    def _give_up_body(self) -> SmtpEvent:
-        """The message is too large: the rest is read for nothing, and refused at its end."""
-        self._swallow = (replies.TOO_LARGE, Phase.READY)
-        return Aborted("too-large")
+        elif got is Progress.BAD:
+            self._close(replies.BAD_BODY, "line-end")
+        return None
 
     def _finish_body(self) -> SmtpEvent | None:
         if self._swallow is None:
@@ -511,10 +492,16 @@ class SmtpServer:
         if phase <= Phase.READY:
             self._end_transaction(None)
         else:
-            self._swallow = None
+            self._body = self._swallow = None
         self._phase = phase
         self._send(reply)
         return None
+
+    def _new_body(self) -> BodyReader:
+        options = self._options
+        return BodyReader(
+            self._input, message_bytes=options.message_bytes, swallow_bytes=options.swallow_bytes
+        )
 
     def _bdat(self, argument: bytes) -> SmtpEvent | None:
         # RFC 3030 2: bdat-cmd = "BDAT" SP chunk-size [ SP end-marker ] CR LF
@@ -523,68 +510,34 @@ class SmtpServer:
             # Nobody can tell how many octets are no commands.
             self._close(replies.BAD_CHUNK, "chunk")
             return None
-        size = int(found[1])
+        size, is_last = int(found[1]), found[2] is not None
         if size > self._options.swallow_bytes:
             self._close(replies.TOO_LARGE, "too-large")
             return None
-        self._remaining = size
-        self._is_last_chunk = found[2] is not None
         phase = self._phase
-        refusal = None
+        body = self._body or self._new_body()
         if self._options.needs_tls and not self.is_tls:
-            refusal = replies.TLS_FIRST
+            self._drop_chunk(size, replies.TLS_FIRST, phase)
         elif phase < Phase.RECIPIENTS:
             refusal = (replies.HELLO_FIRST, replies.MAIL_FIRST, replies.RCPT_FIRST)[phase]
-        if refusal is not None:
-            self._swallow_chunk(refusal, phase)
-            return None
-        if self._octets + size > self._options.message_bytes:
-            self._swallow_chunk(replies.TOO_LARGE, Phase.READY)
+            self._drop_chunk(size, refusal, phase)
+        elif not body.fits(size):
+            self._drop_chunk(size, replies.TOO_LARGE, Phase.READY)
             return Aborted("too-large")
-        if phase is Phase.RECIPIENTS:
+        elif phase is Phase.RECIPIENTS:
+            self._chunk = size, is_last
             return self._ask(Data(is_chunked=True))
-        self._phase = Phase.BODY
+        else:
+            body.begin_chunk(size, is_last=is_last)
+            self._phase = Phase.BODY
         return None
 
-    def _swallow_chunk(self, reply: Reply, phase: Phase) -> None:
+    def _drop_chunk(self, size: int, reply: Reply, phase: Phase) -> None:
         """RFC 3030 2: the octets of a refused chunk are no commands; drop them, then reply."""
         self._swallow = (reply, phase)
+        self._body = self._new_body()
+        self._body.begin_chunk(size, is_last=True, is_dropped=True)
         self._phase = Phase.BODY
-
-    def _read_chunk(self) -> SmtpEvent | None:
-        if not self._remaining:
-            return self._finish_chunk()
-        octets = self._input.take(min(_BLOCK, self._remaining))
-        if not octets:
-            self._is_starved = True
-            return None
-        self._remaining -= len(octets)
-        if self._swallow is not None:
-            return None
-        assert self._chunks is not None
-        try:
-            return self._take_content(self._chunks.feed(octets))
-        except BadBody:
-            self._close(replies.BAD_BODY, "line-end")
-            return None
-
-    def _finish_chunk(self) -> SmtpEvent | None:
-        if self._swallow is not None:
-            return self._finish_body()
-        if not self._is_last_chunk:
-            self._phase = Phase.CHUNKS
-            self._send(replies.CHUNK_OK)
-            return None
-        reader, self._chunks = self._chunks, None
-        if reader is not None:
-            try:
-                missing = reader.finish()
-            except BadBody:
-                self._close(replies.BAD_BODY, "line-end")
-                return None
-            if missing:
-                return BodyChunk(missing)
-        return self._finish_body()
 
     # Answers
 
@@ -615,18 +568,21 @@ class SmtpServer:
     def _answer_data(self, reply: Reply, *, is_chunked: bool) -> None:
         if reply.code >= 400:
             if is_chunked:
-                self._swallow_chunk(reply, Phase.READY)
+                self._drop_chunk(self._chunk[0], reply, Phase.READY)
             else:
                 self._end_transaction(None)
                 self._send(reply)
         elif is_chunked:
-            self._chunks = ChunkReader()
+            size, is_last = self._chunk
+            self._body = self._new_body()
+            self._body.begin_chunk(size, is_last=is_last)
             self._phase = Phase.BODY
         elif len(self._input):
             # The body came before 354 was sent: the client cannot have read our answer.
             self._close(replies.PIPELINED, "pipelined")
         else:
-            self._dots = DotReader()
+            self._body = self._new_body()
+            self._body.begin_data()
             self._phase = Phase.BODY
             self._send(reply)
 
@@ -640,21 +596,7 @@ class SmtpServer:
 _NOT_A_NAME = re.compile(r"[^A-Za-z0-9._:\[\]-]")
 _BDAT = re.compile(rb"([0-9]{1,20})( LAST)?", re.IGNORECASE)
 
-_FOREIGN_VERBS = frozenset(
-    (
-        b"GET",
-        b"POST",
-        b"PUT",
-        b"HEAD",
-        b"DELETE",
-        b"OPTIONS",
-        b"CONNECT",
-        b"PATCH",
-        b"TRACE",
-        b"PRI",
-        b"PROXY",
-    )
-)
+_FOREIGN_VERBS = frozenset(b"GET POST PUT HEAD DELETE OPTIONS CONNECT PATCH TRACE PRI PROXY".split())
 _UNSUPPORTED_VERBS = frozenset((b"ETRN", b"TURN", b"ATRN", b"SEND", b"SOML", b"SAML"))
 
 
