@@ -32,8 +32,11 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture
-def run() -> Run:
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run the command; `code` is the exit status that must come."""
+
+    # in this process root must stay root; test_cli_as_root.py drops it in a process of its own
+    monkeypatch.setattr("popgate.app.privileges.drop_privileges", lambda user: None)
 
     def run_command(*arguments: str, code: int = 0, stdin: str = "") -> Result:
         result = CliRunner().invoke(popgate, arguments, input=stdin)

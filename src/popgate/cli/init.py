@@ -210,6 +210,9 @@ def _create(path: str, content: bytes, mode: int, gid: int) -> None:
 
 
 def _add_account(config: "Config", address: str, password: str, owner: pwd.struct_passwd | None) -> None:
+    # imported before root is dropped: the user may not be able to read where Python is installed
+    import popgate.app.backends
+    import popgate.app.clock  # noqa: F401
     from popgate.app.privileges import drop_privileges
     from popgate.cli.services import account_database
 

@@ -47,6 +47,10 @@ def site_config(config_file: str | None, overrides: tuple[str, ...]) -> "Config"
 
     As root it becomes the server's user first, so that what it writes can be read by the server.
     """
+    # Everything is imported before: the user may not be able to read where Python is installed.
+    import popgate.app.backends
+    import popgate.app.clock
+    import popgate.grants.history  # noqa: F401
     from popgate.app.privileges import drop_privileges
 
     config = load_config(config_file, overrides).config

@@ -5,6 +5,7 @@ what belongs together, check what lies on the disk. Everything that is wrong is 
 once; only a file that is not TOML ends the work early.
 """
 
+import codecs
 import os
 import re
 import stat
@@ -123,7 +124,7 @@ def _touch(one: KeyPath, other: KeyPath) -> bool:
 
 def _parse(data: bytes, path: str) -> tuple[dict[str, object], dict[KeyPath, int]]:
     try:
-        text = data.decode("utf-8-sig")  # some editors begin a file with a byte order mark
+        text = data.removeprefix(codecs.BOM_UTF8).decode()  # some editors begin a file with a byte order mark
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(
