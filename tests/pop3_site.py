@@ -205,6 +205,7 @@ class Site:
         self.slept: list[float] = []
         self.threads = 0
         self.opens_quickly = True
+        self.run: Callable[[Callable[[], object]], Awaitable[object]] = self._run
         self.token: Callable[[], str] = lambda: TOKEN
         self.services = Pop3Services(self.accounts, self.boxes, self.grants, self.throttle)
         self.policy = policy or Pop3Policy("mail.example.org", plaintext_login=True)
@@ -230,7 +231,7 @@ class Site:
         return Pop3Session(
             Peer(f"S{self._sessions}", client, 40000, "192.0.2.1:110", is_tls),
             self.policy,
-            Runtime(self.clock, self.events.append, self._sleep, self._run, self.token),
+            Runtime(self.clock, self.events.append, self._sleep, self.run, self.token),
             self.services,
         )
 

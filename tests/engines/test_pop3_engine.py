@@ -106,6 +106,15 @@ def test_many_listings_in_one_packet_do_not_pile_up() -> None:
     assert len(engine.take_output()) < 200_000
 
 
+def test_short_listings_need_no_source_however_long_the_session() -> None:
+    engine = logged_in(100, junk=10_000)
+    for _ in range(1000):
+        engine.receive(b"LIST\r\n")
+        assert engine.next_event() is None
+        assert engine.source is None
+        assert engine.take_output().endswith(b"\r\n.\r\n")
+
+
 # Framing
 
 
@@ -176,6 +185,25 @@ def test_misuse_is_told() -> None:
         engine.answer(None)
     engine.answer(START_TLS)
     assert engine.waiting_for is Wait.TLS
+
+
+def test_quit_closes_whatever_is_answered() -> None:
+    engine = logged_in()
+    engine.receive(b"QUIT\r\nSTAT\r\n")
+    assert engine.next_event() == Quit(())
+    engine.answer(Reply(b"-ERR [SYS/TEMP] nothing was removed\r\n"))
+    assert engine.waiting_for is Wait.CLOSE
+    assert engine.next_event() is None
+
+
+def test_reading_mail_earns_more_idle_commands() -> None:
+    engine = logged_in(junk=2)
+    for _ in range(3):
+        engine.receive(b"NOOP\r\nNOOP\r\nRETR 1\r\n")
+        assert engine.next_event() == Retrieve(0, None)
+        engine.answer(Reply(b"+OK\r\n", source=iter(())))
+        drain(engine)
+    assert engine.waiting_for is Wait.COMMAND
 
 
 def test_waiting_for_names_the_deadline() -> None:

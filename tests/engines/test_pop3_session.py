@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import threading
 from collections.abc import Awaitable
 
 import pytest
@@ -94,6 +95,15 @@ def test_an_address_with_many_failures_waits_before_the_check() -> None:
     site.throttle.before = 8.0
     assert site.talk().login().endswith(b"+OK Logged in.\r\n")
     assert site.slept == [8.0]
+
+
+def test_a_right_login_is_told_to_the_throttle() -> None:
+    site = Site()
+    talk = site.talk()
+    talk.send(b"USER ann@example.org\r\nPASS wrong\r\n")
+    assert site.throttle.failures == {"ann@example.org": 1}
+    talk.login()
+    assert not site.throttle.failures
 
 
 def test_unknown_wrong_and_disabled_read_the_same() -> None:
@@ -290,6 +300,48 @@ def test_lost_while_the_maildrop_opens(is_cancelled: bool) -> None:
     asyncio.run(scenario())
     assert not site.boxes.open
     assert site.grants.granted == []
+
+
+def test_lost_and_cancelled_while_a_real_thread_opens_the_maildrop() -> None:
+    site = Site()
+    site.opens_quickly = False
+    opening, lost = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        opening.set()
+        assert lost.wait(10)
+
+    async def scenario() -> None:
+        site.run = asyncio.to_thread
+        site.boxes.while_opening = wait
+        session = site.session()
+        event = Authenticate(PlainCredentials("PASS", "ann@example.org", b"sesame open"))
+        task = asyncio.ensure_future(_answer(session, event))
+        await asyncio.to_thread(opening.wait, 10)
+        session.closed("reset")
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        lost.set()
+
+    asyncio.run(scenario())  # waits for its threads
+    assert not site.boxes.open
+    assert site.grants.granted == []
+
+
+def test_lost_while_a_large_message_is_read() -> None:
+    site = Site(bodies=[LONG])
+
+    async def scenario() -> None:
+        session = site.session()
+        session.decide(Authenticate(PlainCredentials("PASS", "ann@example.org", b"sesame open")))
+        task = asyncio.ensure_future(_answer(session, Retrieve(0, None)))
+        await asyncio.sleep(0)
+        session.closed("reset")
+        assert site.boxes.open, "it is being read"
+        await task
+
+    asyncio.run(scenario())
+    assert not site.boxes.open
 
 
 def test_lost_while_the_proof_is_checked() -> None:

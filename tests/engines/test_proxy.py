@@ -108,7 +108,6 @@ BAD = {
     "v2-ssl-inner-overruns": v2(IPV4 + tlv(0x20, b"\x07\0\0\0\0\x22\0\x09ann")),
     "v2-checksum-wrong": with_checksum(IPV4, wrong=1),
     "v2-checksum-short": v2(IPV4 + tlv(3, b"\0\0\0")),
-    "v2-checksum-twice": v2(IPV4 + tlv(3, bytes(4)) + tlv(3, bytes(4))),
     "v2-unique-id-long": v2(IPV4 + tlv(5, bytes(129))),
 }  # fmt: skip
 

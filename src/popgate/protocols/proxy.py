@@ -170,7 +170,6 @@ def _read_v1_fields(fields: list[bytes]) -> tuple[ClientAddress | None, int]:
 
 def _check_tlvs(header: bytes, start: int) -> None:
     """Walk the TLVs behind the addresses: each must fit, and a checksum must be right."""
-    has_checksum = False
     for kind, at, length in _tlvs(header, start, len(header)):
         if length > _TLV_MOST.get(kind, length):
             _refuse_tlv(kind)
@@ -179,9 +178,8 @@ def _check_tlvs(header: bytes, start: int) -> None:
                 _refuse_tlv(kind)
             _tlvs(header, at + _SSL_HEAD_OCTETS, at + length)
         elif kind == _TLV_CRC32C:
-            if length != 4 or has_checksum:
+            if length != 4:
                 _refuse_tlv(kind)
-            has_checksum = True
             # 2.2.4: computed with the field's own octets zero
             blanked = header[:at] + b"\0\0\0\0" + header[at + 4 :]
             if _crc32c(blanked) != int.from_bytes(header[at : at + 4], "big"):
@@ -203,7 +201,7 @@ def _tlvs(header: bytes, start: int, end: int) -> list[tuple[int, int, int]]:
 
 
 def _refuse_tlv(kind: int) -> NoReturn:
-    raise ProxyError(f"version 2: TLV 0x{kind:02x} has a wrong length or comes twice")
+    raise ProxyError(f"version 2: TLV 0x{kind:02x} has a wrong length")
 
 
 def _crc32c_table() -> list[int]:

@@ -8,7 +8,7 @@ the disk a second, and then everybody else would wait. So the last time decides.
 from popgate.values.clock import Clock
 from popgate.values.identity import Identity
 
-QUICK_SECONDS = 0.002
+QUICK_SECONDS = 0.004
 WARM_SECONDS = 900.0
 """After so long without a login, what the last one saw may have left the page cache."""
 

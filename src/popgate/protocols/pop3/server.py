@@ -8,6 +8,9 @@ answer leaves, and no earlier.
 
 The engine is strict about lines and lenient about what small devices get wrong in them:
 lower-case commands and spaces at the end of a line. It knows no user, secret or mailbox.
+
+Kept whole: the shell's calls, the line loop and the commands all turn on the same few
+attributes, and a reader who checks what may happen in which state wants them on one page.
 """
 
 import enum
