@@ -15,6 +15,7 @@ from typing import Protocol, cast
 from popgate.auth.authenticator import Authenticator, AuthResult, Denied, Login, MaybeLater, Unavailable
 from popgate.grants.grant import Terms
 from popgate.mailbox.mailbox import MailboxError, Mailboxes, MailboxInUse, Maildrop
+from popgate.protocols.engine import Engine
 from popgate.protocols.pop3 import replies
 from popgate.protocols.pop3.events import (
     ApopCredentials,
@@ -29,7 +30,7 @@ from popgate.protocols.pop3.replies import Reply
 from popgate.protocols.pop3.server import Offer, Pop3Server
 from popgate.protocols.sasl import PlainCredentials
 from popgate.sessions.opening_times import OpeningTimes
-from popgate.sessions.session import CloseReason, Peer, Runtime
+from popgate.sessions.session import CloseReason, Peer, Runtime, Session
 from popgate.values.address import ClientAddress
 from popgate.values.event import Event
 from popgate.values.identity import Identity
@@ -97,7 +98,7 @@ class Pop3Services:
         self.openings = OpeningTimes()
 
 
-class Pop3Session:
+class Pop3Session(Session):
     """The deciding side of one POP3 connection; see popgate.sessions.session.Session."""
 
     def __init__(self, peer: Peer, policy: Pop3Policy, runtime: Runtime, services: Pop3Services) -> None:
@@ -126,7 +127,8 @@ class Pop3Session:
             errors=policy.errors,
             junk=policy.junk,
         )
-        self.engine = Pop3Server(offer, runtime.token)
+        self._engine = Pop3Server(offer, runtime.token)
+        self.engine: Engine = self._engine
 
     def decide(self, event: object) -> Reply | Awaitable[Reply]:
         """The reply to an event of the engine, or an awaitable of it."""
@@ -171,7 +173,7 @@ class Pop3Session:
             reason=reason,
             retrieved=len(self._retrieved),
             deleted=self._removed,
-            octets=self.engine.octets_sent,
+            octets=self._engine.octets_sent,
             fault=self._fault,
         )
 
