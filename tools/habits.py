@@ -32,6 +32,7 @@ _REGISTRY = re.compile(
 
 # In a document: `grants/rules.py`; `Grants.allow` and `rules.is_live`.
 _MODULE = re.compile(r"`([a-z_0-9]+(?:/[a-z_0-9]+)+\.py)`")
+_LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 _METHOD = re.compile(r"`((?:[A-Z][A-Za-z0-9]+|rules)\.[a-z_]+)`")
 
 
@@ -110,11 +111,14 @@ def code_names(root: Path) -> set[str]:
 
 
 def document_faults(root: Path, name: str, text: str, known: set[str]) -> Iterator[str]:
-    """Names of code in a document that the code does not have."""
+    """Names of code in a document that the code does not have, and links to files that are not there."""
     for line, content in enumerate(text.splitlines(), 1):
         for path in _MODULE.findall(content):
             if not any((root / top / path).exists() for top in ("", "src/popgate", "src")):
                 yield f"{name}:{line}: there is no {path}"
+        for target in _LINK.findall(content):
+            if not ((root / name).parent / target).exists():
+                yield f"{name}:{line}: the link leads nowhere: {target}"
         for called in _METHOD.findall(content):
             if called not in known:
                 yield f"{name}:{line}: the code has no {called}"

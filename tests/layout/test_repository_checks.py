@@ -136,6 +136,8 @@ def test_an_event_without_its_row_is_found(tmp_path: Path, rows: str, source: st
         ("see `grants/gone.py`", "there is no grants/gone.py"),
         ("see `Grants.gone`", "the code has no Grants.gone"),
         ("see `rules.gone`", "the code has no rules.gone"),
+        ("[a](src/popgate/grants/rules.py#x) [b](https://example.org/x) [c](#c)", None),
+        ("[a](docs/gone.md)", "the link leads nowhere: docs/gone.md"),
     ],
 )
 def test_a_document_that_names_code_that_is_gone_is_found(
