@@ -1,0 +1,1 @@
+"""The composition root: chooses the back ends, runs the processes."""

@@ -1,0 +1,1 @@
+"""Servers: the asyncio shells that run protocol engines on real connections."""

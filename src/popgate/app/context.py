@@ -1,0 +1,69 @@
+"""What the parent prepares and every process of the server works with."""
+
+import os
+import socket
+from dataclasses import dataclass
+
+from popgate.app.logs import LogWriter
+from popgate.app.shared import SharedClock, SharedMemory
+from popgate.config.settings import Config
+from popgate.servers import limits
+from popgate.servers.settings import ListenerSettings
+
+# auth.throttle asks for its size itself; see app.backends
+THROTTLE_KEY_OCTETS = 16
+
+
+@dataclass(slots=True)
+class BoundListener:
+    """A listener's settings with its listening socket and the name it is bound to."""
+
+    settings: ListenerSettings
+    socket: socket.socket
+    name: str
+
+
+@dataclass(slots=True)
+class ServerContext:
+    """One generation's configuration, and what all generations share.
+
+    `wake_read`/`wake_write`: a datagram socket pair; an octet in it tells the delivery
+    process that the queue has something due.
+    """
+
+    config: Config
+    listeners: list[BoundListener]
+    clock: SharedClock
+    connection_counts: memoryview
+    throttle_counts: memoryview
+    throttle_key: bytes
+    log_fd: int
+    wake_read: socket.socket
+    wake_write: socket.socket
+    workers: int
+
+    def log(self) -> LogWriter:
+        """A writer for processes that run no loop."""
+        return LogWriter(self.log_fd, self.config.log.format)
+
+
+def make_context(
+    config: Config, listeners: list[BoundListener], throttle_octets: int, memory: SharedMemory
+) -> ServerContext:
+    """The context of the first generation."""
+    wake_read, wake_write = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    wake_read.setblocking(False)
+    wake_write.setblocking(False)
+    workers = config.worker_count
+    return ServerContext(
+        config=config,
+        listeners=listeners,
+        clock=SharedClock(memory.allocate(8)),
+        connection_counts=memory.allocate(limits.buffer_size(workers)),
+        throttle_counts=memory.allocate(throttle_octets),
+        throttle_key=os.urandom(THROTTLE_KEY_OCTETS),
+        log_fd=2,
+        wake_read=wake_read,
+        wake_write=wake_write,
+        workers=workers,
+    )

@@ -1,0 +1,52 @@
+"""What a process lends its sessions: clock, threads, randomness, and where events go."""
+
+import asyncio
+import base64
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from popgate.sessions.session import Runtime
+from popgate.values.clock import Clock
+from popgate.values.event import Event, EventSink
+
+_THREADS = 16
+
+
+class Tokens:
+    """Random tokens of 128 bits from a pool, since one system call for each costs more than the rest."""
+
+    def __init__(self) -> None:
+        self._pool = b""
+        self._offset = 0
+
+    def __call__(self) -> str:
+        """22 characters of base64url."""
+        offset = self._offset
+        if offset >= len(self._pool):
+            self._pool, offset = os.urandom(4096), 0
+        self._offset = offset + 16
+        return base64.urlsafe_b64encode(self._pool[offset : offset + 16])[:22].decode("ascii")
+
+
+def fan_out(sinks: Sequence[EventSink]) -> EventSink:
+    """One sink that passes each event to all of `sinks`."""
+    if len(sinks) == 1:
+        return sinks[0]
+
+    def emit(event: Event) -> None:
+        for sink in sinks:
+            sink(event)
+
+    return emit
+
+
+def make_runtime(clock: Clock, emit: EventSink, executor: ThreadPoolExecutor | None = None) -> Runtime:
+    """A Runtime on the running loop."""
+    loop = asyncio.get_running_loop()
+    threads = executor or ThreadPoolExecutor(_THREADS, thread_name_prefix="popgate")
+
+    def run(function: Callable[[], object]) -> Awaitable[object]:
+        return loop.run_in_executor(threads, function)
+
+    return Runtime(clock, emit, asyncio.sleep, run, Tokens())

@@ -1,0 +1,165 @@
+"""A worker process: all listeners on one event loop."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+
+from popgate.app import backends
+from popgate.app.context import BoundListener, ServerContext
+from popgate.app.logs import LogWriter
+from popgate.app.loop import run_loop
+from popgate.app.runtime import fan_out, make_runtime
+from popgate.app.services import SessionMaker
+from popgate.app.supervisor import ChildPipes
+from popgate.servers.connection import Connection
+from popgate.servers.limits import ConnectionLimits, ConnectionTable
+from popgate.servers.listener import Deadlines, Listener
+from popgate.servers.settings import LimitSettings
+from popgate.servers.tls import CertificateWatch
+from popgate.values.address import Network
+from popgate.values.event import Event, EventSink
+
+_CERTIFICATE_SECONDS = 10.0
+
+
+def run_worker(context: ServerContext, number: int, pipes: ChildPipes) -> int:
+    """Serve until SIGTERM or the parent's end, then drain. `number` from 0. The exit status."""
+    return run_loop(lambda: _serve(context, number, pipes))
+
+
+async def _serve(context: ServerContext, number: int, pipes: ChildPipes) -> int:
+    loop = asyncio.get_running_loop()
+    config = context.config
+    log = LogWriter(context.log_fd, config.log.format, loop.call_soon)
+    history = backends.history(config)
+    emit = fan_out([log, history])
+    stop = stop_event(pipes.lifeline)
+    runtime = make_runtime(context.clock, emit)
+    services = backends.services(context, runtime, wake=lambda: _wake(context.wake_write))
+    table = ConnectionTable(context.connection_counts, workers=context.workers, worker=number)
+    sessions = SessionMaker(config, runtime, services)
+    listeners, servers = [], []
+    for index, bound in enumerate(context.listeners):
+        listener = _listener(bound, index, context, sessions, table, emit, runtime.token)
+        listeners.append(listener)
+        servers.append(
+            await loop.create_server(_connection_factory(listener), sock=bound.socket.dup(), backlog=4096)
+        )
+    os.write(pipes.ready, b"r")
+    os.close(pipes.ready)
+    ticker = asyncio.ensure_future(_tick(listeners, history.flush))
+    await stop.wait()
+    await _drain(servers, listeners, config.limits.drain_seconds)
+    ticker.cancel()
+    await services.close()
+    history.flush()
+    log.flush()
+    return 0
+
+
+def _connection_factory(listener: Listener) -> Callable[[], Connection]:
+    return lambda: Connection(listener)
+
+
+def _listener(
+    bound: BoundListener,
+    index: int,
+    context: ServerContext,
+    sessions: SessionMaker,
+    table: ConnectionTable,
+    emit: EventSink,
+    token: Callable[[], str],
+) -> Listener:
+    settings, config, clock = bound.settings, context.config, context.clock
+    tls = None
+    if settings.tls != "none":
+        tls = CertificateWatch(
+            config.tls,
+            settings.tls_profile,
+            "pop3" if settings.service == "pop3" else "smtp",
+            lambda detail: emit(Event("tls.certificate.refused", clock.now(), {"detail": detail})),
+        )
+    return Listener(
+        service=settings.service,
+        number=index,
+        make_session=sessions.for_listener(settings),
+        busy_reply=sessions.busy_reply(settings),
+        limits=ConnectionLimits(
+            settings.max_connections,
+            settings.max_connections_per_address,
+            config.limits.connections_per_subnet,
+        ),
+        table=table,
+        deadlines=_deadlines(config.limits, settings.service),
+        clock=clock,
+        emit=emit,
+        token=token,
+        tls=tls,
+        implicit_tls=settings.tls == "implicit",
+        proxy_from=[Network.parse(text) for text in settings.proxy_from],
+    )
+
+
+def _deadlines(limits: LimitSettings, service: str) -> Deadlines:
+    command = limits.pop3_idle_seconds if service == "pop3" else limits.command_seconds
+    return Deadlines(
+        login=limits.login_seconds, command=command, minimum_rate=limits.minimum_bytes_per_second
+    )
+
+
+async def _tick(listeners: list[Listener], flush_history: Callable[[], None]) -> None:
+    until_certificates = _CERTIFICATE_SECONDS
+    while True:
+        await asyncio.sleep(1.0)
+        for listener in listeners:
+            listener.tick()
+        flush_history()
+        until_certificates -= 1.0
+        if until_certificates <= 0:
+            until_certificates = _CERTIFICATE_SECONDS
+            for listener in listeners:
+                if listener.tls is not None and listener.tls.refresh():
+                    listener.event("tls.certificate.renewed")
+
+
+async def _drain(servers: list[asyncio.Server], listeners: list[Listener], seconds: float) -> None:
+    """Stop accepting, tell every session, wait for them, then close what is left."""
+    for server in servers:
+        server.close()
+    await asyncio.sleep(0.2)  # what was accepted in this turn gets its session and its answer
+    for listener in listeners:
+        listener.drain()
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while any(listener.connections for listener in listeners) and loop.time() < deadline:
+        await asyncio.sleep(0.05)
+        for listener in listeners:
+            listener.drain()
+    for listener in listeners:
+        listener.abort()
+    await asyncio.sleep(0)
+
+
+def stop_event(lifeline: int) -> asyncio.Event:
+    """Set by SIGTERM, or when the parent has ended and nobody would tell us to stop."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+
+    def orphaned() -> None:
+        loop.remove_reader(lifeline)
+        stop.set()
+
+    loop.add_reader(lifeline, orphaned)
+    return stop
+
+
+def _wake(sender: socket.socket) -> None:
+    try:
+        sender.send(b"w")
+    except OSError:
+        pass  # the pair is full: the delivery process has been told
+
+

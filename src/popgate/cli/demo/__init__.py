@@ -1,0 +1,1 @@
+"""`popgate demo`: POP before SMTP told live, against servers that it starts."""

@@ -1,0 +1,537 @@
+"""One connection: the transport, the deadlines and the back-pressure around an engine.
+
+The shell moves bytes and time, and decides nothing: `receive` what came, ask the engine
+for events, have the session decide them, send the output. A decision that is not at hand
+is awaited while the engine stands still; nothing of a connection ever runs concurrently
+with itself. There is no timer per connection: the listener calls `tick` each second.
+
+It stays in one module, because every part of it touches the same few attributes and
+splitting them would hide the order of things at a close.
+"""
+
+import asyncio
+import inspect
+import ssl
+import traceback
+from collections.abc import Iterator
+from typing import cast
+
+from popgate.protocols.engine import Engine, Wait
+from popgate.protocols.proxy import ProxyError, ProxyParser
+from popgate.servers.listener import Listener, OpenConnection
+from popgate.sessions.session import CloseReason, Peer, Session
+from popgate.values.address import AddressError, ClientAddress
+
+_READ_AHEAD = 65536  # octets taken from a client while a decision is pending
+_LINGER_OCTETS = 1048576
+_LOOPBACK = ClientAddress(b"\x7f\0\0\x01")  # the address of a peer on a unix socket
+
+
+class Connection(asyncio.Protocol, OpenConnection):
+    """Runs one session of `listener` on an accepted connection."""
+
+    __slots__ = (
+        "_admitted",
+        "_body_octets",
+        "_body_since",
+        "_closed",
+        "_deadline",
+        "_engine",
+        "_has_eof",
+        "_is_lingering",
+        "_is_paused_reading",
+        "_is_paused_writing",
+        "_listener",
+        "_next_tick",
+        "_pending",
+        "_proxy",
+        "_pumping_source",
+        "_session",
+        "_transport",
+        "_unread",
+        "_wait",
+        "_write_deadline",
+    )
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._transport: asyncio.Transport | None = None
+        self._session: Session | None = None
+        self._engine: Engine | None = None
+        self._proxy: ProxyParser | None = None
+        self._pending: asyncio.Future[object] | asyncio.Task[None] | None = None
+        self._admitted: ClientAddress | None = None
+        self._deadline = 0.0  # loop time; 0 is none
+        self._write_deadline = 0.0
+        self._next_tick = 0.0
+        self._body_since = 0.0
+        self._body_octets = 0
+        self._unread = 0
+        self._wait: Wait | None = None
+        self._is_paused_reading = False
+        self._is_paused_writing = False
+        self._is_lingering = False
+        self._has_eof = False
+        self._pumping_source = False
+        self._closed = False
+
+    # the transport's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport = cast(asyncio.Transport, transport)
+        listener = self._listener
+        listener.connections.add(self)
+        client, port = _peer(transport)
+        if client is None:  # gone already
+            self._close("reset")
+            return
+        if listener.proxy_from:
+            if any(client in network for network in listener.proxy_from):
+                self._proxy = ProxyParser()
+                self._deadline = listener.loop.time() + listener.deadlines.proxy
+            else:
+                listener.event("connection.refused", client=client.text, reason="proxy-not-listed")
+                self._close("error")
+            return
+        self._open(client, port)
+
+    def _open(self, client: ClientAddress, port: int) -> None:
+        listener, transport = self._listener, self._transport
+        assert transport is not None
+        over = listener.table.admit(client, listener.number, listener.limits)
+        if over is not None or listener.is_draining:
+            listener.event("connection.refused", client=client.text, reason=f"limit-{over or 'shutdown'}")
+            if not listener.implicit_tls:
+                transport.write(listener.busy_reply)
+            self._close("limit")
+            return
+        self._admitted = client
+        peer = Peer(listener.token()[:11], client, port, _local(transport), is_tls=listener.implicit_tls)
+        if listener.implicit_tls:
+            self._start_tls(peer)
+        else:
+            self._begin(peer)
+            self._pump()
+
+    def _begin(self, peer: Peer) -> None:
+        session = self._session = self._listener.make_session(peer)
+        self._engine = session.engine
+        now = self._listener.loop.time()
+        if session.tick_seconds:
+            self._next_tick = now + session.tick_seconds
+        self._deadline = now + self._listener.deadlines.login
+
+    def data_received(self, data: bytes) -> None:
+        engine = self._engine
+        if self._is_lingering:
+            self._unread += len(data)
+            if self._unread > _LINGER_OCTETS:
+                self.abort("error")
+            return
+        if engine is None:
+            self._receive_proxy(data)
+            return
+        self._body_octets += len(data)
+        engine.receive(data)
+        if self._pending is None and not self._pumping_source:
+            self._pump()
+        else:
+            self._unread += len(data)
+            if self._unread > _READ_AHEAD:
+                self._pause_reading()
+
+    def _receive_proxy(self, data: bytes) -> None:
+        proxy, listener = self._proxy, self._listener
+        if proxy is None:
+            return
+        try:
+            proxy.feed(data)
+        except ProxyError as fault:
+            assert self._transport is not None
+            client, _ = _peer(self._transport)
+            listener.event(
+                "connection.refused",
+                client=client.text if client else None,
+                reason="proxy-header",
+                detail=str(fault),
+            )
+            self._close("error")
+            return
+        header = proxy.result
+        if header is None:
+            return
+        self._proxy = None
+        if header.source is not None:
+            client, port = header.source, header.source_port
+        else:
+            assert self._transport is not None
+            real, port = _peer(self._transport)
+            client = real or _LOOPBACK
+        if header.rest and listener.implicit_tls:
+            # start_tls cannot be given bytes that were read already
+            listener.event("connection.refused", client=client.text, reason="proxy-early-data")
+            self._close("error")
+            return
+        self._open(client, port)
+        if header.rest and not self._closed:
+            self.data_received(header.rest)
+
+    def eof_received(self) -> bool:
+        self._has_eof = True
+        if self._engine is None or self._is_lingering:
+            self._close("eof")
+            return False
+        self._engine.receive(b"")
+        if self._pending is None and not self._pumping_source:
+            self._pump()
+        return not self._closed
+
+    def pause_writing(self) -> None:
+        self._is_paused_writing = True
+        self._write_deadline = self._listener.loop.time() + self._listener.deadlines.write
+        self._pause_reading()
+
+    def resume_writing(self) -> None:
+        self._is_paused_writing = False
+        self._write_deadline = 0.0
+        if self._engine is not None and not self._closed and self._pending is None:
+            if self._pumping_source:
+                self._pump_source()
+            else:
+                self._pump()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._finish("reset" if exc is not None else "eof")
+        self._listener.connections.discard(self)
+        self._transport = None
+
+    # events, decisions, output
+
+    def _pump(self) -> None:
+        """Have every event decided that the engine can give now, then send what there is."""
+        engine, session = self._engine, self._session
+        assert engine is not None and session is not None
+        try:
+            while not self._is_paused_writing:
+                event = engine.next_event()
+                if event is None:
+                    break
+                reply = session.decide(event)
+                if reply is None:
+                    continue
+                if inspect.isawaitable(reply):
+                    self._await(asyncio.ensure_future(reply))
+                    break
+                engine.answer(reply)
+                if engine.source is not None:
+                    break
+        except Exception as defect:
+            self._defect(defect)
+            return
+        self._flush()
+
+    def _await(self, future: "asyncio.Future[object]") -> None:
+        if future.done():  # a coroutine never is, a future may be
+            self._listener.loop.call_soon(self._decided, future)
+        else:
+            future.add_done_callback(self._decided)
+        self._pending = future
+        self._unread = 0
+
+    def _decided(self, future: "asyncio.Future[object]") -> None:
+        self._pending = None
+        if self._closed:
+            if not future.cancelled():
+                future.exception()  # look at it, so that the loop does not complain
+            return
+        assert self._engine is not None
+        try:
+            reply = future.result()
+            if reply is not None:
+                self._engine.answer(reply)
+        except Exception as defect:
+            self._defect(defect)
+            return
+        if self._engine.source is None:
+            self._pump()
+        else:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Send the output and see what the engine waits for now."""
+        engine, transport = self._engine, self._transport
+        assert engine is not None
+        output = engine.take_output()
+        if transport is None or self._closed:
+            return
+        if output:
+            transport.write(output)
+        if engine.source is not None:
+            if not self._pumping_source:
+                self._pumping_source = True
+                self._unread = 0
+                self._pump_source()
+            return
+        wait = engine.waiting_for
+        if wait is not self._wait or output:
+            self._arm(wait)
+        if wait is Wait.CLOSE:
+            self._linger()
+        elif wait is Wait.TLS:
+            self._start_tls(None)
+        elif self._is_paused_reading and self._pending is None and not self._is_paused_writing:
+            self._is_paused_reading = False
+            transport.resume_reading()
+
+    def _pump_source(self) -> None:
+        """Send blocks of a long reply while the client takes them; one block a turn of the loop."""
+        engine, transport = self._engine, self._transport
+        if engine is None or transport is None or self._closed:
+            return
+        source = engine.source
+        assert source is not None
+        try:
+            block = next(source, None)
+            failed = False
+        except Exception as fault:  # the file broke off; what is sent cannot be taken back
+            self._listener.event("session.source-failed", session=self._session_id(), detail=str(fault))
+            block, failed = None, True
+        if block is not None:
+            engine.body(block)
+            transport.write(engine.take_output())
+            if not self._is_paused_writing:
+                self._listener.loop.call_soon(self._pump_source)
+            return
+        _close_source(source)
+        engine.body_end(failed=failed)
+        self._pumping_source = False
+        self._pump()
+
+    def _arm(self, wait: Wait) -> None:
+        """Set the deadline for what the engine waits for."""
+        deadlines, now = self._listener.deadlines, self._listener.loop.time()
+        was, self._wait = self._wait, wait
+        if wait is Wait.LOGIN:
+            return  # the deadline set at the connection stands
+        if wait is Wait.COMMAND:
+            self._deadline = now + deadlines.command
+        elif wait is Wait.BODY:
+            if was is not Wait.BODY:
+                self._body_since, self._body_octets = now, 0
+            self._deadline = now + deadlines.command
+        elif wait is Wait.TLS:
+            self._deadline = now + deadlines.handshake
+        elif wait is Wait.DECISION:
+            self._deadline = 0.0
+
+    # TLS
+
+    def _start_tls(self, peer: Peer | None) -> None:
+        """`peer`: implicit TLS, the session begins when TLS is up. None: STARTTLS."""
+        self._pending = asyncio.ensure_future(self._upgrade(peer))
+
+    async def _upgrade(self, peer: Peer | None) -> None:
+        listener, transport = self._listener, self._transport
+        context = listener.ssl_context
+        assert transport is not None and context is not None
+        upgraded: asyncio.Transport | None = None
+        fault: BaseException | None = None
+        try:
+            upgraded = await listener.loop.start_tls(
+                transport,
+                self,
+                context,
+                server_side=True,
+                ssl_handshake_timeout=listener.deadlines.handshake,
+            )
+        except (OSError, ssl.SSLError, asyncio.CancelledError, EOFError) as error:
+            fault = error
+        self._pending = None
+        if self._closed:
+            return
+        if upgraded is None:
+            listener.event(
+                "tls.failed",
+                session=peer.session if peer else self._session_id(),
+                client=self._admitted.text if self._admitted else None,
+                detail=_tls_fault(fault),
+            )
+            self.abort("tls")
+            return
+        self._transport = upgraded
+        self._is_paused_reading = False
+        if peer is not None:
+            self._begin(peer)
+        assert self._engine is not None and self._session is not None
+        if peer is None:
+            self._engine.tls_started()
+        cipher = upgraded.get_extra_info("cipher") or ("", "", 0)
+        self._session.tls_started(str(cipher[1]), str(cipher[0]))
+        self._wait = None
+        self._pump()
+
+    # the listener's side
+
+    def tick(self, now: float) -> None:
+        if self._closed:
+            if self._is_lingering and self._deadline and now >= self._deadline and self._transport:
+                self._transport.abort()
+            return
+        if self._write_deadline and now >= self._write_deadline:
+            self.abort("too-slow")
+            return
+        session = self._session
+        if self._wait is Wait.BODY and self._is_too_slow(now):
+            self._time_out("too-slow")
+        elif self._deadline and now >= self._deadline and self._pending is None:
+            if session is None or self._is_paused_writing:
+                self.abort("timeout")
+            else:
+                self._time_out("timeout")
+        elif session is not None and self._next_tick and now >= self._next_tick:
+            self._next_tick = now + session.tick_seconds
+            session.tick()
+
+    def _is_too_slow(self, now: float) -> bool:
+        deadlines = self._listener.deadlines
+        allowed = now - self._body_since - deadlines.body_grace
+        return allowed > 0 and self._body_octets < allowed * deadlines.minimum_rate
+
+    def _time_out(self, reason: CloseReason) -> None:
+        engine, session = self._engine, self._session
+        assert engine is not None and session is not None
+        self._deadline = 0.0
+        engine.shut_down(session.timeout_reply())
+        self._finish_after(engine, reason)
+
+    def drain(self) -> None:
+        """Tell the client that the server stops, as soon as the protocol permits."""
+        engine, session = self._engine, self._session
+        if engine is None or session is None:
+            if self._admitted is None:
+                self.abort("shutdown")
+            return
+        if self._closed:
+            return
+        engine.shut_down(session.shutdown_reply())
+        if self._pending is None and not self._pumping_source:
+            self._finish_after(engine, "shutdown")
+
+    def _finish_after(self, engine: Engine, reason: CloseReason) -> None:
+        if engine.waiting_for is Wait.CLOSE:
+            self._finish_session(reason)
+        self._pump()
+
+    def abort(self, reason: str) -> None:
+        """Close at once, whatever is unsent."""
+        transport = self._transport
+        self._finish(cast(CloseReason, reason))
+        if transport is not None:
+            transport.abort()
+
+    # the end
+
+    def _pause_reading(self) -> None:
+        if not self._is_paused_reading and self._transport is not None and not self._transport.is_closing():
+            self._is_paused_reading = True
+            self._transport.pause_reading()
+
+    def _linger(self) -> None:
+        """Close so that the last reply arrives: a close with unread input would reset it away."""
+        transport = self._transport
+        if transport is None or self._closed:
+            return
+        if self._has_eof or not transport.can_write_eof():
+            self._close("quit")
+            return
+        self._finish("quit")
+        self._is_lingering = True
+        self._unread = 0
+        deadlines = self._listener.deadlines
+        patience = deadlines.write if transport.get_write_buffer_size() else deadlines.linger
+        self._deadline = self._listener.loop.time() + patience
+        try:
+            transport.write_eof()
+            if self._is_paused_reading:
+                self._is_paused_reading = False
+                transport.resume_reading()
+        except (OSError, RuntimeError):
+            transport.close()
+
+    def _close(self, reason: CloseReason) -> None:
+        transport = self._transport
+        self._finish(reason)
+        if transport is not None:
+            transport.close()
+
+    def _finish(self, reason: CloseReason) -> None:
+        """Once per connection: give back what it held."""
+        if self._closed:
+            return
+        self._closed = True
+        engine = self._engine
+        if engine is not None and engine.source is not None:
+            _close_source(engine.source)
+        self._finish_session(reason)
+        self._engine = None
+        if self._admitted is not None:
+            self._listener.table.release(self._admitted, self._listener.number)
+            self._admitted = None
+
+    def _finish_session(self, reason: CloseReason) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            try:
+                session.closed(reason)
+            except Exception as defect:
+                self._report(defect)
+
+    def _defect(self, defect: Exception) -> None:
+        """Our own fault: say so in the log, and end the session without an answer (never a yes)."""
+        self._report(defect)
+        self.abort("error")
+
+    def _report(self, defect: Exception) -> None:
+        # places only: the message of an exception may hold what a client sent
+        frames = traceback.extract_tb(defect.__traceback__)[-4:]
+        where = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))
+        self._listener.event(
+            "session.defect", session=self._session_id(), detail=f"{type(defect).__name__} in {where}"
+        )
+
+    def _session_id(self) -> str | None:
+        peer = getattr(self._session, "peer", None)
+        return peer.session if peer is not None else None
+
+
+def _peer(transport: asyncio.Transport) -> tuple[ClientAddress | None, int]:
+    name = transport.get_extra_info("peername")
+    if isinstance(name, tuple) and len(name) >= 2:
+        try:
+            return ClientAddress.parse(name[0].partition("%")[0]), name[1]
+        except AddressError:
+            return None, 0
+    local = transport.get_extra_info("sockname")
+    return (_LOOPBACK if isinstance(local, str) else None), 0
+
+
+def _local(transport: asyncio.Transport) -> str:
+    name = transport.get_extra_info("sockname")
+    if isinstance(name, tuple):
+        return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
+    return f"unix:{name}"
+
+
+def _close_source(source: Iterator[bytes]) -> None:
+    close = getattr(source, "close", None)
+    if close is not None:
+        try:
+            close()
+        except Exception:  # noqa: S110 - a generator that is running cannot be closed; it ends by itself
+            pass
+
+
+def _tls_fault(fault: BaseException | None) -> str:
+    if isinstance(fault, ssl.SSLError):
+        return str(fault.reason or fault.strerror or "handshake failed").lower().replace("_", " ")
+    return f"handshake failed: {type(fault).__name__}" if fault else "handshake failed"

@@ -1,0 +1,88 @@
+"""Listening sockets from what a listener's `bind` says."""
+
+import os
+import socket
+import stat
+
+from popgate.servers.bind import parse_bind
+
+BACKLOG = 4096  # the kernel takes the lesser of this and net.core.somaxconn
+
+
+class ListenError(Exception):
+    """The address cannot be listened on; the text says which and what to do."""
+
+
+def open_listener(bind: str) -> socket.socket:
+    """Bind and listen. Raises ListenError, or bind.BindError for a `bind` that cannot be read."""
+    place = parse_bind(bind)
+    try:
+        if place.kind == "fd":
+            return _inherited(place.name)
+        if place.kind == "unix":
+            return _open_unix(place.name)
+        family = socket.AF_INET6 if place.is_ipv6 else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if place.is_ipv6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind((place.host, place.port))
+            listener.listen(BACKLOG)
+            listener.setblocking(False)
+        except OSError:
+            listener.close()
+            raise
+        return listener
+    except PermissionError as fault:
+        raise ListenError(
+            f"cannot listen on {bind}: {fault.strerror}; ports below 1024 need root"
+            " (popgate drops to `user` afterwards) or systemd socket activation"
+        ) from fault
+    except OSError as fault:
+        raise ListenError(
+            f"cannot listen on {bind}: {fault.strerror}; `ss -ltnp` shows who holds it"
+        ) from fault
+
+
+def _open_unix(path: str) -> socket.socket:
+    try:
+        if stat.S_ISSOCK(os.lstat(path).st_mode):
+            os.unlink(path)  # left by a server that was killed
+    except FileNotFoundError:
+        pass
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        mask = os.umask(0o117)
+        try:
+            listener.bind(path)
+        finally:
+            os.umask(mask)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _inherited(name: str) -> socket.socket:
+    """A socket that systemd passed (sd_listen_fds(3): LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES)."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        raise ListenError(f"fd:{name}: no sockets were passed to this process; is there a .socket unit?")
+    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
+    if name not in names:
+        raise ListenError(
+            f"fd:{name}: the sockets passed are {', '.join(names)}; set FileDescriptorName={name}"
+        )
+    listener = socket.socket(fileno=os.dup(3 + names.index(name)))
+    listener.setblocking(False)
+    return listener
+
+
+def bound_name(listener: socket.socket) -> str:
+    """`ADDRESS:PORT`, `[V6]:PORT` or `unix:/PATH` of a listening socket."""
+    name = listener.getsockname()
+    if listener.family == socket.AF_INET6:
+        return f"[{name[0]}]:{name[1]}"
+    return f"{name[0]}:{name[1]}" if listener.family == socket.AF_INET else f"unix:{name}"
