@@ -420,7 +420,7 @@ class Connection(asyncio.Protocol, OpenConnection):
     def _finish_after(self, engine: Engine, reason: CloseReason) -> None:
         if engine.waiting_for is Wait.CLOSE:
             self._finish_session(reason)
-        self._pump()
+        self._flush()
 
     def abort(self, reason: str) -> None:
         """Close at once, whatever is unsent."""

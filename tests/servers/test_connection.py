@@ -1,0 +1,379 @@
+"""The shell around an engine, on real loopback sockets with a small line protocol."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Iterator
+
+import pytest
+
+from popgate.protocols.engine import Wait
+from popgate.protocols.lines import InputBuffer
+from popgate.servers.connection import Connection
+from popgate.servers.limits import ConnectionLimits, ConnectionTable, buffer_size
+from popgate.servers.listener import Deadlines, Listener
+from popgate.sessions.session import Peer
+from popgate.values.address import Network
+from popgate.values.event import Event
+
+
+class LineEngine:
+    """ECHO x, SLOW x, BIG n, BODY, TLS, CRASH, QUIT: enough to drive every path of the shell."""
+
+    def __init__(self) -> None:
+        self.buffer = InputBuffer()
+        self.output = b"hello\r\n"
+        self.source: Iterator[bytes] | None = None
+        self.open = False
+        self.closing = False
+        self.tls = False
+        self.in_body = False
+
+    def receive(self, data: bytes) -> None:
+        if not data:
+            self.closing = True
+        self.buffer.feed(data)
+
+    def next_event(self) -> object | None:
+        if self.open or self.closing or self.source or self.tls or self.in_body:
+            return None
+        line = self.buffer.take_line(1000)
+        if line is None:
+            return None
+        self.open = True
+        return line
+
+    def answer(self, reply: object) -> None:
+        assert self.open
+        self.open = False
+        if reply == "tls":
+            self.tls = True
+            self.output += b"go\r\n"
+        elif reply == "body":
+            self.in_body = True
+        elif reply == "bye":
+            self.output += b"bye\r\n"
+            self.closing = True
+        elif isinstance(reply, bytes):
+            self.output += reply + b"\r\n"
+        else:
+            self.source = reply  # type: ignore[assignment]
+
+    def take_output(self) -> bytes:
+        out, self.output = self.output, b""
+        return out
+
+    def body(self, block: bytes) -> None:
+        self.output += block
+
+    def body_end(self, *, failed: bool = False) -> None:
+        self.source = None
+        self.output += b"end\r\n"
+        self.closing = self.closing or failed
+
+    def tls_started(self) -> None:
+        self.tls = False
+        self.buffer.clear()
+
+    def shut_down(self, reply: object) -> None:
+        if self.open:
+            return
+        assert isinstance(reply, bytes)
+        self.output += reply
+        self.closing = True
+
+    @property
+    def waiting_for(self) -> Wait:
+        if self.closing:
+            return Wait.CLOSE
+        if self.tls:
+            return Wait.TLS
+        if self.open:
+            return Wait.DECISION
+        return Wait.BODY if self.in_body else Wait.COMMAND
+
+
+class LineSession:
+    tick_seconds = 1.0
+
+    def __init__(self, peer: Peer, seen: list[object]) -> None:
+        self.peer = peer
+        self.engine = LineEngine()
+        self.seen = seen
+        self.ticks = 0
+        self.is_tls = False
+        seen.append(self)
+        self.closed_for: str | None = None
+
+    def decide(self, event: object) -> object | Awaitable[object] | None:
+        assert isinstance(event, bytes)
+        verb, _, rest = event.partition(b" ")
+        if verb == b"SLOW":
+            return self.slow(rest)
+        if verb == b"BIG":
+            return (b"x" * 65536 for _ in range(int(rest)))
+        if verb == b"BROKEN":
+            return self.broken()
+        if verb == b"CRASH":
+            raise RuntimeError("password=secret")
+        if verb == b"TLS":
+            return "tls"
+        if verb == b"BODY":
+            return "body"
+        if verb == b"QUIT":
+            return "bye"
+        if verb == b"WHO":
+            return f"{self.peer.client} {self.peer.client_port} {self.is_tls}".encode()
+        return rest
+
+    def broken(self) -> Iterator[bytes]:
+        yield b"part\r\n"
+        raise OSError("gone")
+
+    async def slow(self, rest: bytes) -> bytes:
+        await asyncio.sleep(0.05)
+        return rest
+
+    def tls_started(self, version: str, cipher: str) -> None:
+        assert version.startswith("TLSv1")
+        self.is_tls = True
+
+    def tick(self) -> None:
+        self.ticks += 1
+
+    def timeout_reply(self) -> object:
+        return b"timeout\r\n"
+
+    def shutdown_reply(self) -> object:
+        return b"shutdown\r\n"
+
+    def closed(self, reason: str) -> None:
+        assert self.closed_for is None
+        self.closed_for = reason
+
+
+class Bench:
+    """A listener on a free loopback port."""
+
+    def __init__(self) -> None:
+        self.sessions: list[LineSession] = []
+        self.events: list[Event] = []
+        self.deadlines = Deadlines(login=100, command=100, minimum_rate=500)
+        self.limits = ConnectionLimits(100, 100, 100)
+        self.options: dict[str, object] = {}
+        self.writers: list[asyncio.StreamWriter] = []
+
+    async def start(self) -> int:
+        self.table = ConnectionTable(memoryview(bytearray(buffer_size(1))), workers=1, worker=0)
+        self.listener = Listener(
+            service="smtp",
+            number=0,
+            make_session=lambda peer: LineSession(peer, self.sessions),  # type: ignore[arg-type]
+            busy_reply=b"busy\r\n",
+            limits=self.limits,
+            table=self.table,
+            deadlines=self.deadlines,
+            clock=_Clock(),
+            emit=self.events.append,
+            token=lambda: "token-token-token-tok",
+            **self.options,  # type: ignore[arg-type]
+        )
+        self.server = await asyncio.get_running_loop().create_server(
+            lambda: Connection(self.listener), "127.0.0.1", 0
+        )
+        return int(self.server.sockets[0].getsockname()[1])
+
+    async def connect(
+        self, port: int, limit: int = 65536
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=limit)
+        self.writers.append(writer)
+        return reader, writer
+
+    async def talk(self, port: int, text: bytes) -> bytes:
+        """Everything that the server says to `text` until it closes."""
+        reader, writer = await self.connect(port)
+        writer.write(text)
+        return await read_all(reader)
+
+
+async def read_all(reader: asyncio.StreamReader) -> bytes:
+    """Until the end; a reset is an end too."""
+    out = b""
+    try:
+        while block := await asyncio.wait_for(reader.read(65536), 10):
+            out += block
+    except ConnectionResetError:
+        pass
+    return out
+
+
+class _Clock:
+    def now(self) -> float:
+        return 1000.0
+
+    def monotonic(self) -> float:
+        return 5.0
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    bench = Bench()
+    yield bench
+    bench.listener.abort()
+    bench.server.close()
+    for writer in bench.writers:
+        writer.close()
+        try:
+            await writer.wait_closed()
+        except ConnectionError:
+            pass
+    await asyncio.sleep(0.01)
+    assert not bench.listener.connections, "a connection was left behind"
+
+
+
+
+async def test_pipelined_commands_are_answered_in_order_while_one_is_slow(bench: Bench) -> None:
+    port = await bench.start()
+    out = await bench.talk(port, b"ECHO 1\r\nSLOW 2\r\nECHO 3\r\nSLOW 4\r\nQUIT\r\n")
+    assert out == b"hello\r\n1\r\n2\r\n3\r\n4\r\nbye\r\n"
+    assert bench.sessions[0].closed_for == "quit"
+
+
+async def test_a_long_reply_is_sent_whole_to_a_slow_reader(bench: Bench) -> None:
+    port = await bench.start()
+    reader, writer = await bench.connect(port, limit=1000)
+    writer.write(b"BIG 100\r\nECHO after\r\nQUIT\r\n")
+    await asyncio.sleep(0.2)  # the buffers fill, the writer must pause
+    buffered = sum(
+        connection._transport.get_write_buffer_size()  # type: ignore[attr-defined]
+        for connection in bench.listener.connections
+    )
+    assert buffered < 300_000, "the reply piled up in memory"
+    out = await read_all(reader)
+    assert out == b"hello\r\n" + b"x" * 6553600 + b"end\r\nafter\r\nbye\r\n"
+
+
+async def test_a_reply_that_breaks_off_closes_the_connection(bench: Bench) -> None:
+    port = await bench.start()
+    assert await bench.talk(port, b"BROKEN\r\nECHO no\r\n") == b"hello\r\npart\r\nend\r\n"
+    assert [event.name for event in bench.events] == ["session.source-failed"]
+
+
+async def test_a_defect_ends_the_session_without_an_answer_and_tells_no_secret(bench: Bench) -> None:
+    port = await bench.start()
+    reader, writer = await bench.connect(port)
+    assert await reader.readline() == b"hello\r\n"
+    writer.write(b"CRASH\r\n")
+    assert await read_all(reader) == b""
+    (event,) = bench.events
+    assert event.name == "session.defect"
+    assert "RuntimeError in decide" in str(event.fields["detail"])
+    assert "secret" not in str(event.fields)
+
+
+async def test_a_command_that_does_not_come_is_timed_out(bench: Bench) -> None:
+    bench.deadlines = Deadlines(login=100, command=0.2, minimum_rate=500)
+    port = await bench.start()
+    reader, writer = await bench.connect(port)
+    await asyncio.sleep(0.1)
+    bench.listener.tick()
+    writer.write(b"ECH")  # part of a command does not buy more time
+    await asyncio.sleep(0.15)
+    bench.listener.tick()
+    assert await read_all(reader) == b"hello\r\ntimeout\r\n"
+    assert bench.sessions[0].closed_for == "timeout"
+
+
+async def test_a_body_below_the_minimum_rate_is_ended(bench: Bench) -> None:
+    bench.deadlines = Deadlines(login=100, command=100, minimum_rate=1e6, body_grace=0.0)
+    port = await bench.start()
+    reader, writer = await bench.connect(port)
+    writer.write(b"BODY\r\n")
+    await asyncio.sleep(0.1)
+    bench.listener.tick()
+    assert await read_all(reader) == b"hello\r\ntimeout\r\n"
+    assert bench.sessions[0].closed_for == "too-slow"
+
+
+async def test_a_client_that_reads_nothing_is_cut_off(bench: Bench) -> None:
+    bench.deadlines = Deadlines(login=100, command=100, minimum_rate=500, write=0.1)
+    port = await bench.start()
+    _, writer = await bench.connect(port, limit=1000)
+    writer.write(b"BIG 1000\r\n")
+    await asyncio.sleep(0.5)
+    bench.listener.tick()
+    assert not bench.listener.connections or bench.sessions[0].closed_for == "too-slow"
+    assert bench.sessions[0].closed_for == "too-slow"
+
+
+async def test_ticks_reach_the_session(bench: Bench) -> None:
+    port = await bench.start()
+    _, writer = await bench.connect(port)
+    await asyncio.sleep(0.05)
+    (connection,) = bench.listener.connections
+    connection.tick(bench.listener.loop.time() + 2)
+    assert bench.sessions[0].ticks == 1
+
+
+async def test_limits_refuse_and_are_given_back(bench: Bench) -> None:
+    bench.limits = ConnectionLimits(100, 2, 100)
+    port = await bench.start()
+    first = await bench.connect(port)
+    second = await bench.connect(port)
+    assert await first[0].readline() == await second[0].readline() == b"hello\r\n"
+    assert await bench.talk(port, b"") == b"busy\r\n"
+    assert bench.events[0].fields["reason"] == "limit-address"
+    first[1].write(b"QUIT\r\n")
+    await first[0].read()
+    await asyncio.sleep(0.05)
+    assert await bench.talk(port, b"QUIT\r\n") == b"hello\r\nbye\r\n"
+
+
+async def test_drain_tells_idle_and_busy_clients(bench: Bench) -> None:
+    port = await bench.start()
+    idle = await bench.connect(port)
+    busy = await bench.connect(port)
+    busy[1].write(b"SLOW 1\r\n")
+    await asyncio.sleep(0.02)
+    bench.listener.drain()
+    assert await read_all(idle[0]) == b"hello\r\nshutdown\r\n"
+    await asyncio.sleep(0.1)
+    bench.listener.drain()
+    assert await read_all(busy[0]) == b"hello\r\n1\r\nshutdown\r\n"
+
+
+async def test_end_of_file_and_reset_close_the_session(bench: Bench) -> None:
+    port = await bench.start()
+    reader, writer = await bench.connect(port)
+    writer.write(b"ECHO last\r\n")
+    writer.write_eof()
+    assert await read_all(reader) == b"hello\r\nlast\r\n"
+    plain = socket.create_connection(("127.0.0.1", port))
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    await asyncio.sleep(0.05)
+    plain.close()
+    await asyncio.sleep(0.05)
+    assert [session.closed_for for session in bench.sessions][1] == "reset"
+
+
+async def test_the_proxy_header_gives_the_client_and_is_refused_from_others(bench: Bench) -> None:
+    bench.options = {"proxy_from": [Network.parse("127.0.0.1")]}
+    port = await bench.start()
+    out = await bench.talk(port, b"PROXY TCP4 192.0.2.7 198.51.100.1 4000 25\r\nWHO\r\nQUIT\r\n")
+    assert out == b"hello\r\n192.0.2.7 4000 False\r\nbye\r\n"
+    assert await bench.talk(port, b"ECHO x\r\n") == b""
+    bench.listener.proxy_from = (Network.parse("127.0.0.9"),)
+    assert await bench.talk(port, b"PROXY TCP4 192.0.2.7 198.51.100.1 4000 25\r\nWHO\r\n") == b""
+    reasons = [event.fields["reason"] for event in bench.events]
+    assert reasons == ["proxy-header", "proxy-not-listed"]
+
+
+async def test_a_proxy_header_that_does_not_come_is_timed_out(bench: Bench) -> None:
+    bench.options = {"proxy_from": [Network.parse("127.0.0.1")]}
+    bench.deadlines = Deadlines(login=100, command=100, minimum_rate=500, proxy=0.05)
+    port = await bench.start()
+    reader, writer = await bench.connect(port)
+    await asyncio.sleep(0.1)
+    bench.listener.tick()
+    assert await read_all(reader) == b""
