@@ -231,8 +231,6 @@ async def bench() -> AsyncIterator[Bench]:
     assert not bench.listener.connections, "a connection was left behind"
 
 
-
-
 async def test_pipelined_commands_are_answered_in_order_while_one_is_slow(bench: Bench) -> None:
     port = await bench.start()
     out = await bench.talk(port, b"ECHO 1\r\nSLOW 2\r\nECHO 3\r\nSLOW 4\r\nQUIT\r\n")

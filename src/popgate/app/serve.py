@@ -22,8 +22,8 @@ from popgate.app.supervisor import ChildPipes, ReloadRefused, Role, Supervisor, 
 from popgate.app.worker import run_worker
 from popgate.config import ConfigError, Loaded, load
 from popgate.config.settings import Config
-from popgate.servers.sockets import ListenError, bound_name, open_listener
 from popgate.servers.limits import ConnectionTable
+from popgate.servers.sockets import ListenError, bound_name, open_listener
 from popgate.servers.tls import TlsUnavailable, server_context
 from popgate.values.event import Event
 

@@ -50,4 +50,3 @@ class SharedClock:
         redate(delta)
         self._offset[0] += delta
         return delta
-

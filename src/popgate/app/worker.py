@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from popgate.app import backends
 from popgate.app.context import BoundListener, ServerContext
@@ -161,5 +161,3 @@ def _wake(sender: socket.socket) -> None:
         sender.send(b"w")
     except OSError:
         pass  # the pair is full: the delivery process has been told
-
-

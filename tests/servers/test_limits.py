@@ -1,0 +1,57 @@
+"""Connection counters shared by workers."""
+
+from popgate.servers.limits import ConnectionLimits, ConnectionTable, buffer_size
+from popgate.values.address import ClientAddress
+
+A = ClientAddress.parse("192.0.2.1")
+NEIGHBOUR = ClientAddress.parse("192.0.2.2")
+ELSEWHERE = ClientAddress.parse("198.51.100.1")
+WIDE = ConnectionLimits(1000, 1000, 1000)
+
+
+def two_workers() -> tuple[ConnectionTable, ConnectionTable]:
+    buffer = memoryview(bytearray(buffer_size(2)))
+    return ConnectionTable(buffer, workers=2, worker=0), ConnectionTable(buffer, workers=2, worker=1)
+
+
+def test_workers_count_together() -> None:
+    first, second = two_workers()
+    limits = ConnectionLimits(1000, 2, 1000)
+    assert first.admit(A, 0, limits) is None
+    assert second.admit(A, 0, limits) is None
+    assert first.admit(A, 0, limits) == second.admit(A, 0, limits) == "address"
+    assert first.admit(ELSEWHERE, 0, limits) is None
+    second.release(A, 0)
+    assert first.admit(A, 0, limits) is None
+
+
+def test_a_subnet_counts_its_addresses_together() -> None:
+    first, _ = two_workers()
+    limits = ConnectionLimits(1000, 1000, 2)
+    assert first.admit(A, 0, limits) is None
+    assert first.admit(NEIGHBOUR, 1, limits) is None
+    assert first.admit(A, 2, limits) == "subnet"
+    v6 = [ClientAddress.parse(f"2001:db8::{number}") for number in range(1, 4)]
+    assert [first.admit(address, 0, limits) for address in v6] == [None, None, "subnet"]
+    assert first.admit(ClientAddress.parse("2001:db8:0:1::1"), 0, limits) is None
+
+
+def test_a_listener_counts_alone() -> None:
+    first, second = two_workers()
+    limits = ConnectionLimits(1, 1000, 1000)
+    assert first.admit(A, 0, limits) is None
+    assert second.admit(ELSEWHERE, 0, limits) == "listener"
+    assert second.admit(ELSEWHERE, 1, limits) is None
+
+
+def test_a_dead_worker_is_forgotten_and_nothing_goes_below_zero() -> None:
+    first, second = two_workers()
+    limits = ConnectionLimits(1, 1, 1)
+    assert second.admit(A, 0, limits) is None
+    assert first.admit(A, 0, limits) is not None
+    first.clear_row(1)
+    assert first.admit(A, 0, limits) is None
+    first.release(A, 0)
+    first.release(A, 0)
+    assert first.admit(A, 0, limits) is None
+    assert first.admit(A, 0, limits) is not None

@@ -1,0 +1,68 @@
+"""Listening sockets from `bind`."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from popgate.servers.sockets import ListenError, bound_name, open_listener
+
+
+def test_inet_and_inet6_take_a_free_port_and_tell_it() -> None:
+    with open_listener("127.0.0.1:0") as listener:
+        host, _, port = bound_name(listener).rpartition(":")
+        assert host == "127.0.0.1"
+        assert int(port) == listener.getsockname()[1] > 0
+        with socket.create_connection((host, int(port))):
+            pass
+    with open_listener("[::1]:0") as listener:
+        assert bound_name(listener).startswith("[::1]:")
+        assert listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 1
+
+
+def test_a_port_in_use_is_named_with_a_remedy() -> None:
+    with open_listener("127.0.0.1:0") as listener, pytest.raises(ListenError) as caught:
+        open_listener(bound_name(listener))
+    assert "cannot listen on 127.0.0.1:" in str(caught.value)
+    assert "Address already in use" in str(caught.value)
+    assert "ss -ltnp" in str(caught.value)
+
+
+def test_unix_replaces_the_socket_of_a_killed_server_but_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "smtp"
+    first = open_listener(f"unix:{path}")
+    first.close()
+    with open_listener(f"unix:{path}") as listener:
+        assert bound_name(listener) == f"unix:{path}"
+        assert path.stat().st_mode & 0o007 == 0, "strangers can connect"
+    path.unlink()
+    path.write_text("precious")
+    with pytest.raises(ListenError):
+        open_listener(f"unix:{path}")
+    assert path.read_text() == "precious"
+
+
+def test_fd_takes_the_socket_that_systemd_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ListenError, match=r"is there a \.socket unit"):
+        open_listener("fd:smtp")
+    pid = os.fork()
+    if pid == 0:  # descriptors 3 and up have to be exactly those that were passed
+        status = 1
+        try:
+            os.closerange(3, 64)
+            for _ in range(2):
+                inherited = socket.create_server(("127.0.0.1", 0))
+                inherited.detach()
+            names = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2", "LISTEN_FDNAMES": "pop3:smtp"}
+            os.environ.update(names)
+            with open_listener("fd:smtp") as listener, socket.socket(fileno=os.dup(4)) as wanted:
+                assert listener.getsockname() == wanted.getsockname()
+            try:
+                open_listener("fd:imap")
+            except ListenError as fault:
+                assert "pop3, smtp" in str(fault)
+                status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
