@@ -11,7 +11,7 @@ from popgate.app.context import BoundListener, ServerContext
 from popgate.app.logs import LogWriter
 from popgate.app.loop import run_loop
 from popgate.app.runtime import fan_out, make_runtime
-from popgate.app.services import SessionMaker
+from popgate.app.services import SessionMaker, open_services
 from popgate.app.supervisor import ChildPipes
 from popgate.servers.connection import Connection
 from popgate.servers.limits import ConnectionLimits, ConnectionTable
@@ -37,7 +37,7 @@ async def _serve(context: ServerContext, number: int, pipes: ChildPipes) -> int:
     emit = fan_out([log, history])
     stop = stop_event(pipes.lifeline)
     runtime = make_runtime(context.clock, emit)
-    services = backends.services(context, runtime, wake=lambda: _wake(context.wake_write))
+    services = open_services(context, runtime, lambda: _wake(context.wake_write))
     table = ConnectionTable(context.connection_counts, workers=context.workers, worker=number)
     sessions = SessionMaker(config, runtime, services)
     listeners, servers = [], []

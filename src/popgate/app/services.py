@@ -1,0 +1,124 @@
+"""What the sessions of one worker share, and how a session is made for each listener."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from popgate.app import backends
+from popgate.app.context import ServerContext
+from popgate.auth.authenticator import Authenticator, RecipientTable
+from popgate.auth.throttle import Throttle
+from popgate.config import Config, relay_by
+from popgate.grants.service import Grants
+from popgate.mailbox.mailbox import Mailboxes
+from popgate.queue.store import SqliteQueue
+from popgate.servers.settings import ListenerSettings
+from popgate.sessions.pop3 import Pop3Policy, Pop3Services, Pop3Session
+from popgate.sessions.session import Peer, Runtime, Session
+from popgate.sessions.smtp import SmtpPolicy, SmtpServices, SmtpSession
+from popgate.values.identity import Identity
+
+
+
+@dataclass(slots=True)
+class Services:
+    """The back ends as one process holds them open."""
+
+    authenticator: Authenticator
+    recipients: RecipientTable
+    grants: Grants
+    mailboxes: Mailboxes
+    queue: SqliteQueue
+    throttle: Throttle
+    opens_quickly: Callable[[Identity], bool]
+
+    async def close(self) -> None:
+        self.authenticator.close()
+        await self.queue.close()
+
+
+def open_services(context: ServerContext, runtime: Runtime, wake: Callable[[], None]) -> Services:
+    """Open everything that sessions ask. Call it in the process that uses it, never before a fork."""
+    config = context.config
+    accounts = backends.account_database(config)
+    return Services(
+        authenticator=backends.authenticator(config, accounts, runtime.clock, runtime.emit),
+        recipients=backends.recipients(config, accounts, runtime.emit),
+        grants=backends.grants(config, runtime.clock, runtime.emit),
+        mailboxes=backends.mailboxes(config, runtime.clock, runtime.emit),
+        queue=backends.queue(config, runtime.clock, runtime.emit, accepted=wake),
+        throttle=Throttle(config.auth, runtime.clock, context.throttle_counts, context.throttle_key),
+        opens_quickly=lambda identity: False,
+    )
+
+
+class SessionMaker:
+    """Makes the sessions of each listener of one worker."""
+
+    def __init__(self, config: Config, runtime: Runtime, services: Services) -> None:
+        self._config = config
+        self._runtime = runtime
+        self._smtp = SmtpServices(
+            authenticator=services.authenticator,
+            recipients=services.recipients,
+            grants=services.grants,
+            intake=services.queue,
+            throttle=services.throttle,
+            local_domains=frozenset(domain.lower() for domain in config.local_domains),
+        )
+        self._pop3 = Pop3Services(
+            authenticator=services.authenticator,
+            mailboxes=services.mailboxes,
+            grants=services.grants,
+            throttle=services.throttle,
+            opens_quickly=services.opens_quickly,
+        )
+
+    def for_listener(self, settings: ListenerSettings) -> Callable[[Peer], Session]:
+        """The function that makes a session for a connection to this listener."""
+        runtime = self._runtime
+        if settings.service == "pop3":
+            pop3_policy, pop3_services = self._pop3_policy(settings), self._pop3
+            return lambda peer: Pop3Session(peer, pop3_policy, runtime, pop3_services)
+        smtp_policy, smtp_services = self._smtp_policy(settings), self._smtp
+        return lambda peer: SmtpSession(peer, smtp_policy, runtime, smtp_services)
+
+    def busy_reply(self, settings: ListenerSettings) -> bytes:
+        """What is said to a connection over a limit."""
+        if settings.service == "pop3":
+            return b"-ERR [SYS/TEMP] too many connections, try again later\r\n"
+        return f"421 4.7.0 {self._config.hostname} too many connections, try again later\r\n".encode("ascii")
+
+    def _pop3_policy(self, settings: ListenerSettings) -> Pop3Policy:
+        config = self._config
+        return Pop3Policy(
+            hostname=config.hostname,
+            offers_tls=settings.tls == "starttls",
+            plaintext_login=settings.plaintext_login,
+            apop=config.auth.apop,
+            errors=config.limits.errors,
+            junk=config.limits.junk,
+            failures_before_close=config.auth.failures_before_close,
+            # renewals must come well within the window, and need not come more often than a few a minute
+            tick_seconds=max(1.0, min(20.0, config.grants.window_seconds / 4)),
+        )
+
+    def _smtp_policy(self, settings: ListenerSettings) -> SmtpPolicy:
+        config = self._config
+        rights = relay_by(settings)
+        return SmtpPolicy(
+            hostname=config.hostname,
+            service="submission" if settings.service == "submission" else "smtp",
+            relay_by=rights,
+            offers_tls=settings.tls == "starttls",
+            plaintext_login=settings.plaintext_login,
+            offers_auth="auth" in rights,
+            cram_md5=config.auth.apop,
+            tolerant_helo="grant" in rights,
+            sender_bound=config.grants.sender == "bound",
+            message_bytes=config.limits.message_bytes,
+            recipients=config.limits.recipients,
+            max_hops=config.delivery.max_hops,
+            errors=config.limits.errors,
+            junk=config.limits.junk,
+            failures_before_close=config.auth.failures_before_close,
+        )
