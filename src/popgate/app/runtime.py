@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import os
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -30,11 +31,20 @@ class Tokens:
 
 
 def fan_out(sinks: Sequence[EventSink]) -> EventSink:
-    """One sink that passes each event to all of `sinks`."""
-    if len(sinks) == 1:
-        return sinks[0]
+    """One sink that passes each event to all of `sinks`, always in the thread of the running loop.
+
+    Mailboxes and the queue report from their threads too.
+    """
+    loop = asyncio.get_running_loop()
+    home = threading.get_ident()
 
     def emit(event: Event) -> None:
+        if threading.get_ident() != home:
+            try:
+                loop.call_soon_threadsafe(emit, event)
+            except RuntimeError:  # the loop has ended; so has everybody who listens
+                pass
+            return
         for sink in sinks:
             sink(event)
 

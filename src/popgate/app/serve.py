@@ -12,7 +12,7 @@ from popgate.app.context import BoundListener, ServerContext, make_context
 from popgate.app.delivery import run_delivery
 from popgate.app.privileges import (
     PrivilegeError,
-    drop_to,
+    drop_privileges,
     find_user,
     make_private_directory,
     raise_descriptor_limit,
@@ -20,7 +20,7 @@ from popgate.app.privileges import (
 from popgate.app.shared import SharedMemory
 from popgate.app.supervisor import ChildPipes, ReloadRefused, Role, Supervisor, notify
 from popgate.app.worker import run_worker
-from popgate.config import ConfigError, Loaded, load
+from popgate.config import ConfigError, Loaded, find, load
 from popgate.config.settings import Config
 from popgate.servers.limits import ConnectionTable
 from popgate.servers.sockets import ListenError, bound_name, open_listener
@@ -38,7 +38,7 @@ class StartRefused(Exception):
 
 def serve(config_path: str | None, overrides: Sequence[str], ready_file: str | None) -> int:
     """Run the server until a signal ends it; the exit status. Raises ConfigError or StartRefused."""
-    loaded = load(config_path, overrides)
+    loaded = load(find(config_path), overrides)
     _print_warnings(loaded)
     config = loaded.config
     if not config.listener:
@@ -51,7 +51,7 @@ def serve(config_path: str | None, overrides: Sequence[str], ready_file: str | N
         user = find_user(config.user)
         _make_directories(config, user)
         listeners = _bind(config, [])
-        drop_to(user)
+        drop_privileges(config.user)
     except (PrivilegeError, ListenError) as fault:
         raise StartRefused(str(fault)) from fault
     except OSError as fault:
@@ -114,7 +114,7 @@ class _Server:
     def _reload(self) -> Sequence[Role]:
         old = self._context
         try:
-            loaded = load(self._config_path, self._overrides)
+            loaded = load(find(self._config_path), self._overrides)
             config = loaded.config
             _print_warnings(loaded)
             _refuse_fixed_changes(old.config, config)

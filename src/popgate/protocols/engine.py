@@ -8,7 +8,7 @@ a reply. `MisuseError` is for our own code calling out of turn.
 
 import enum
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class MisuseError(RuntimeError):
@@ -37,7 +37,7 @@ class Engine(Protocol):
         """The next event, or None: the engine needs bytes or an answer, or is done."""
         ...
 
-    def answer(self, reply: object) -> None:
+    def answer(self, reply: Any) -> None:
         """Answer the event last given. Raises MisuseError when none is open."""
         ...
 
@@ -63,7 +63,7 @@ class Engine(Protocol):
         """TLS is up: all session state and buffered input is forgotten."""
         ...
 
-    def shut_down(self, reply: object) -> None:
+    def shut_down(self, reply: Any) -> None:
         """Send `reply` (421, -ERR) as soon as the protocol permits and close; at once when idle."""
         ...
 

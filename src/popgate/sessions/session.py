@@ -4,7 +4,7 @@ The shell owns the transport, the engine and the timers. The session owns the de
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol
 
 from popgate.protocols.engine import Engine
 from popgate.values.address import ClientAddress
@@ -12,7 +12,6 @@ from popgate.values.clock import Clock
 from popgate.values.event import EventSink
 from popgate.values.value import value
 
-_T = TypeVar("_T")
 
 
 @value
@@ -48,11 +47,15 @@ CloseReason = Literal["quit", "eof", "reset", "timeout", "too-slow", "limit", "s
 class Session(Protocol):
     """The deciding side of one connection."""
 
-    engine: Engine
     tick_seconds: float
     """How often the shell calls `tick` while the session is open; 0: never."""
 
-    def decide(self, event: object) -> object | Awaitable[object] | None:
+    @property
+    def engine(self) -> Engine:
+        """The engine of this connection."""
+        ...
+
+    def decide(self, event: Any) -> object | Awaitable[object] | None:
         """Decide about an event: a reply at once, an awaitable of one, or None where the event
         wants no answer (body chunks). Never raises for what a client sent."""
         ...
