@@ -2,8 +2,11 @@
 
 import asyncio
 import os
+import random
+from collections.abc import Callable
 
 from popgate.app import backends
+from popgate.app.authentication import Authentication
 from popgate.app.context import ServerContext
 from popgate.app.logs import LogWriter
 from popgate.app.loop import run_loop
@@ -11,11 +14,14 @@ from popgate.app.own_addresses import own_addresses
 from popgate.app.runtime import fan_out
 from popgate.app.supervisor import ChildPipes
 from popgate.app.worker import stop_event
+from popgate.grants.service import Grants
 from popgate.grants.store import GrantStore, StoreError
+from popgate.queue.delivery.dns import DnsResolver
+from popgate.queue.delivery.runner import Runner, Site
 from popgate.values.event import Event, EventSink
 
 SWEEP_SECONDS = 60.0
-_CLOCK_SECONDS = 1.0
+_TICK_SECONDS = 1.0
 
 
 def run_delivery(context: ServerContext, pipes: ChildPipes) -> int:
@@ -31,17 +37,62 @@ async def _run(context: ServerContext, pipes: ChildPipes) -> int:
     emit = fan_out([log, history])
     stop = stop_event(pipes.lifeline)
     store = backends.grant_store(config)
-    grants = backends.grants(config, clock, emit, store=store, own_addresses=own_addresses())
+    grants = backends.grants(config, clock, emit, store=store)
+    authentication = Authentication(config, clock, emit)
+    queue = backends.queue(config, clock, emit)
+    runner = Runner(
+        queue,
+        config.delivery,
+        Site(config.hostname, frozenset(config.local_domains), own_addresses()),
+        authentication.recipients,
+        backends.mailboxes(config, clock, emit),
+        DnsResolver(),
+        random.random,
+        password=backends.smarthost_password(config),
+    )
+    loop.add_reader(context.wake_read, _drain_wake, context, runner)
+    delivering = asyncio.ensure_future(runner.run())
     os.write(pipes.ready, b"r")
     os.close(pipes.ready)
-    tasks = [
-        asyncio.ensure_future(_watch_clock(context, store, emit)),
-        asyncio.ensure_future(_sweep(grants.sweep, history.flush)),
-    ]
+    ticking = asyncio.ensure_future(_tick(context, store, grants, emit, history.flush))
     await stop.wait()
-    for task in tasks:
-        task.cancel()
+    loop.remove_reader(context.wake_read)
+    await runner.stop(config.limits.drain_seconds)
+    await delivering
+    ticking.cancel()
+    queue.close()
+    authentication.close()
     store.close()
     history.flush()
     log.flush()
     return 0
+
+
+def _drain_wake(context: ServerContext, runner: Runner) -> None:
+    try:
+        while context.wake_read.recv(16):
+            pass
+    except BlockingIOError:
+        pass
+    runner.wake()
+
+
+async def _tick(
+    context: ServerContext, store: GrantStore, grants: Grants, emit: EventSink, flush: Callable[[], None]
+) -> None:
+    """Once a second: has the clock been stepped? Once a minute: remove what has lapsed."""
+    until_sweep = SWEEP_SECONDS
+    while True:
+        await asyncio.sleep(_TICK_SECONDS)
+        flush()
+        try:
+            stepped = context.clock.adopt_step(store.redate)
+        except StoreError as fault:
+            emit(Event("clock.step.failed", context.clock.now(), {"detail": str(fault)}))
+            continue
+        if stepped:
+            emit(Event("clock.step", context.clock.now(), {"seconds": round(stepped, 3)}))
+        until_sweep -= _TICK_SECONDS
+        if until_sweep <= 0:
+            until_sweep = SWEEP_SECONDS
+            await asyncio.to_thread(grants.sweep)

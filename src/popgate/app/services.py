@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from popgate.app import backends
+from popgate.app.authentication import Authentication
 from popgate.app.context import ServerContext
+from popgate.app.own_addresses import own_addresses
 from popgate.auth.authenticator import Authenticator, RecipientTable
 from popgate.auth.throttle import Throttle
 from popgate.config import Config, relay_by
@@ -23,6 +25,7 @@ from popgate.values.identity import Identity
 class Services:
     """The back ends as one process holds them open."""
 
+    authentication: Authentication
     authenticator: Authenticator
     recipients: RecipientTable
     grants: Grants
@@ -31,19 +34,20 @@ class Services:
     throttle: Throttle
     opens_quickly: Callable[[Identity], bool]
 
-    async def close(self) -> None:
-        self.authenticator.close()
-        await self.queue.close()
+    def close(self) -> None:
+        self.authentication.close()
+        self.queue.close()
 
 
 def open_services(context: ServerContext, runtime: Runtime, wake: Callable[[], None]) -> Services:
     """Open everything that sessions ask. Call it in the process that uses it, never before a fork."""
     config = context.config
-    accounts = backends.account_database(config)
+    authentication = Authentication(config, runtime.clock, runtime.emit)
     return Services(
-        authenticator=backends.authenticator(config, accounts, runtime.clock, runtime.emit),
-        recipients=backends.recipients(config, accounts, runtime.emit),
-        grants=backends.grants(config, runtime.clock, runtime.emit),
+        authentication=authentication,
+        authenticator=authentication.authenticator,
+        recipients=authentication.recipients,
+        grants=backends.grants(config, runtime.clock, runtime.emit, own_addresses=own_addresses()),
         mailboxes=backends.mailboxes(config, runtime.clock, runtime.emit),
         queue=backends.queue(config, runtime.clock, runtime.emit, accepted=wake),
         throttle=Throttle(config.auth, runtime.clock, context.throttle_counts, context.throttle_key),

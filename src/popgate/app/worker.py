@@ -53,7 +53,7 @@ async def _serve(context: ServerContext, number: int, pipes: ChildPipes) -> int:
     await stop.wait()
     await _drain(servers, listeners, config.limits.drain_seconds)
     ticker.cancel()
-    await services.close()
+    services.close()
     history.flush()
     log.flush()
     return 0

@@ -15,6 +15,8 @@ from popgate import __version__
 
 COMMANDS = {
     "init": "popgate.cli.init:init",
+    "serve": "popgate.cli.serve:serve",
+    "demo": "popgate.cli.demo.command:demo",
     "config": "popgate.cli.configuration:config",
     "account": "popgate.cli.account:account",
     "grant": "popgate.cli.grant:grant",

@@ -3,6 +3,7 @@
 import click
 
 from popgate.cli.options import config_options
+from popgate.cli.root import NO, BadUsage, Refusal
 
 
 @click.command()
@@ -27,7 +28,5 @@ def serve(config_file: str | None, overrides: tuple[str, ...], ready_file: str |
     try:
         status = run(config_file, overrides, ready_file)
     except StartRefused as refused:
-        error = click.ClickException(str(refused))
-        error.exit_code = refused.status
-        raise error from refused
+        raise (Refusal if refused.status == NO else BadUsage)(str(refused)) from refused
     raise click.exceptions.Exit(status)
