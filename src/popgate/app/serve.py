@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from popgate import __version__
 from popgate.app import backends
+from popgate.app.authentication import Authentication
+from popgate.app.clock import SystemClock
 from popgate.app.context import BoundListener, ServerContext, make_context
 from popgate.app.delivery import run_delivery
 from popgate.app.privileges import (
@@ -20,6 +22,7 @@ from popgate.app.privileges import (
 from popgate.app.shared import SharedMemory
 from popgate.app.supervisor import ChildPipes, ReloadRefused, Role, Supervisor, notify
 from popgate.app.worker import run_worker
+from popgate.auth.throttle import BUFFER_BYTES
 from popgate.config import ConfigError, Loaded, find, load
 from popgate.config.settings import Config
 from popgate.servers.limits import ConnectionTable
@@ -58,8 +61,8 @@ def serve(config_path: str | None, overrides: Sequence[str], ready_file: str | N
         raise StartRefused(f"{fault.filename or config.data_dir}: {fault.strerror}") from fault
     lock = _lock_data_dir(config)
     _check_tls(config)
-    backends.prepare(config)
-    context = make_context(config, listeners, backends.throttle_size(), SharedMemory())
+    _prepare(config)
+    context = make_context(config, listeners, BUFFER_BYTES, SharedMemory())
     server = _Server(context, config_path, overrides)
     try:
         return server.run(ready_file)
@@ -120,7 +123,7 @@ class _Server:
             _refuse_fixed_changes(old.config, config)
             _check_tls(config)
             listeners = _bind(config, old.listeners)
-            backends.prepare(config)
+            _prepare(config)
         except (ConfigError, ListenError, StartRefused, OSError) as fault:
             print(f"popgate: reload refused, the old configuration stays:\n{fault}", file=sys.stderr)
             raise ReloadRefused(str(fault)) from fault
@@ -218,6 +221,21 @@ def _lock_data_dir(config: Config) -> int:
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
     return lock
+
+
+def _prepare(config: Config) -> None:
+    """Open once and close what every process will open, so that its mistakes are told here."""
+    backends.account_database(config).close()
+    backends.grant_store(config).close()
+    backends.smarthost_password(config)
+    clock, silent = SystemClock(), _nobody
+    backends.mailboxes(config, clock, silent)
+    backends.queue(config, clock, silent).close()
+    Authentication(config, clock, silent).close()
+
+
+def _nobody(event: Event) -> None:
+    """Nothing of a trial is told."""
 
 
 def _check_tls(config: Config) -> None:
