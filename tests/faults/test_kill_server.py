@@ -86,5 +86,7 @@ def test_every_acknowledged_message_arrives_after_kill_minus_nine(tmp_path: Path
         while missing and time.monotonic() < deadline:
             time.sleep(0.5)
             missing = set(load.sent) - set(arrived(server.directory / "data" / "mail"))
-        assert not missing, f"{len(missing)} of {len(load.sent)} acknowledged messages are lost: {sorted(missing)[:5]}"
+        assert not missing, (
+            f"{len(missing)} of {len(load.sent)} acknowledged messages are lost: {sorted(missing)[:5]}"
+        )
     print(f"{len(load.sent)} acknowledged messages, all arrived")

@@ -235,7 +235,16 @@ def test_curl_sends(site: Popgate, source: str, tmp_path: Path, how: str) -> Non
     ]
     if how == "grant":
         assert "550" in run(*command, ok=False)
-        run("curl", "-sS", "-4", "--interface", source, "--user", f"{USER}:{PASSWORD}", f"pop3://localhost:{site.port('pop3')}/")
+        run(
+            "curl",
+            "-sS",
+            "-4",
+            "--interface",
+            source,
+            "--user",
+            f"{USER}:{PASSWORD}",
+            f"pop3://localhost:{site.port('pop3')}/",
+        )
     accepted = site.log.count("smtp.accept")
     run(*command)
     site.wait_for("smtp.accept", count=accepted + 1)
@@ -381,7 +390,10 @@ def test_nmap_finds_no_open_relay_unless_granted(site: Popgate, tmp_path: Path) 
         command = [
             *("nmap", "-Pn", "-n", "-sT", "-p", str(server.port("smtp")), "127.0.0.1"),
             *("--script", "+smtp-open-relay"),
-            *("--script-args", "smtp-open-relay.domain=scan.example.org,smtp-open-relay.to=relaytest@partner.example"),
+            *(
+                "--script-args",
+                "smtp-open-relay.domain=scan.example.org,smtp-open-relay.to=relaytest@partner.example",
+            ),
         ]
         assert "all tests failed" in run(*command)
         client = poplib.POP3("127.0.0.1", server.port("pop3"), timeout=10)
@@ -396,5 +408,3 @@ def test_an_imap_client_is_told_nothing(site: Popgate) -> None:
     """IMAP is not served yet: a client that tries it on the POP3 port gets an error, not a hang."""
     with pytest.raises(imaplib.IMAP4.error):
         imaplib.IMAP4("127.0.0.1", site.port("pop3"), timeout=10)
-
-

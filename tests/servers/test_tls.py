@@ -19,7 +19,10 @@ def authority() -> trustme.CA:
 
 def _issue(authority: trustme.CA, directory: Path, name: str) -> TlsSettings:
     certificate = authority.issue_cert(name)
-    for path, blob in (("cert.pem", certificate.cert_chain_pems[0]), ("key.pem", certificate.private_key_pem)):
+    for path, blob in (
+        ("cert.pem", certificate.cert_chain_pems[0]),
+        ("key.pem", certificate.private_key_pem),
+    ):
         fresh = directory / (path + ".new")
         blob.write_to_path(str(fresh))
         os.rename(fresh, directory / path)

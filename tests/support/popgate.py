@@ -49,7 +49,9 @@ class Popgate:
         self.services: list[str] = [service for service, _ in listeners]
         self.environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
 
-    def command(self, *arguments: str, stdin: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
+    def command(
+        self, *arguments: str, stdin: str = "", check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
         """Run another popgate command on this configuration."""
         done = subprocess.run(
             [sys.executable, "-m", "popgate", *arguments, "--config", str(self.config)],

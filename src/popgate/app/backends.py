@@ -61,6 +61,7 @@ __all__ = [
     "mailboxes",
     "queue",
     "recipients",
+    "smarthost_password",
 ]
 
 
@@ -191,6 +192,20 @@ def mailboxes(config: Config, clock: Clock, emit: EventSink, disk: Disk | None =
     _make_data_dir(config)
     os.makedirs(config.mail_directory, 0o700, exist_ok=True)
     return MaildirMailboxes(config.mail_directory, disk or RealDisk(), clock, config.hostname, emit)
+
+
+def history(config: Config) -> History:
+    """The kept history of grants: a sink of events, flushed by its owner."""
+    _make_data_dir(config)
+    return History(config.history_directory)
+
+
+def smarthost_password(config: Config) -> str:
+    """The first line of [delivery] password_file, "" where none is named. Raises OSError."""
+    if not config.delivery.password_file:
+        return ""
+    with open(config.path(config.delivery.password_file), encoding="utf-8") as file:
+        return file.readline().rstrip("\r\n")
 
 
 def _make_data_dir(config: Config) -> None:

@@ -6,7 +6,6 @@ import random
 from collections.abc import Callable
 
 from popgate.app import backends
-from popgate.app.authentication import Authentication
 from popgate.app.context import ServerContext
 from popgate.app.logs import LogWriter
 from popgate.app.loop import run_loop
@@ -38,13 +37,13 @@ async def _run(context: ServerContext, pipes: ChildPipes) -> int:
     stop = stop_event(pipes.lifeline)
     store = backends.grant_store(config)
     grants = backends.grants(config, clock, emit, store=store)
-    authentication = Authentication(config, clock, emit)
+    accounts = backends.account_database(config)
     queue = backends.queue(config, clock, emit)
     runner = Runner(
         queue,
         config.delivery,
         Site(config.hostname, frozenset(config.local_domains), own_addresses()),
-        authentication.recipients,
+        backends.recipients(config, accounts, clock),
         backends.mailboxes(config, clock, emit),
         DnsResolver(),
         random.random,
@@ -61,7 +60,7 @@ async def _run(context: ServerContext, pipes: ChildPipes) -> int:
     await delivering
     ticking.cancel()
     queue.close()
-    authentication.close()
+    accounts.close()
     store.close()
     history.flush()
     log.flush()

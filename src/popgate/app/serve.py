@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from popgate import __version__
 from popgate.app import backends
-from popgate.app.authentication import Authentication
 from popgate.app.clock import SystemClock
 from popgate.app.context import BoundListener, ServerContext, make_context
 from popgate.app.delivery import run_delivery
@@ -225,13 +224,15 @@ def _lock_data_dir(config: Config) -> int:
 
 def _prepare(config: Config) -> None:
     """Open once and close what every process will open, so that its mistakes are told here."""
-    backends.account_database(config).close()
+    accounts = backends.account_database(config)
     backends.grant_store(config).close()
     backends.smarthost_password(config)
     clock, silent = SystemClock(), _nobody
     backends.mailboxes(config, clock, silent)
     backends.queue(config, clock, silent).close()
-    Authentication(config, clock, silent).close()
+    backends.authenticator(config, accounts, clock, silent).close()
+    backends.recipients(config, accounts, clock)
+    accounts.close()
 
 
 def _nobody(event: Event) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from popgate.app import backends
-from popgate.app.authentication import Authentication
 from popgate.app.context import ServerContext
 from popgate.app.own_addresses import own_addresses
 from popgate.auth.authenticator import Authenticator, RecipientTable
@@ -17,41 +16,38 @@ from popgate.servers.settings import ListenerSettings
 from popgate.sessions.pop3 import Pop3Policy, Pop3Services, Pop3Session
 from popgate.sessions.session import Peer, Runtime, Session
 from popgate.sessions.smtp import SmtpPolicy, SmtpServices, SmtpSession
-from popgate.values.identity import Identity
-
 
 
 @dataclass(slots=True)
 class Services:
     """The back ends as one process holds them open."""
 
-    authentication: Authentication
+    accounts: backends.AccountDatabase
     authenticator: Authenticator
     recipients: RecipientTable
     grants: Grants
     mailboxes: Mailboxes
     queue: SqliteQueue
     throttle: Throttle
-    opens_quickly: Callable[[Identity], bool]
 
     def close(self) -> None:
-        self.authentication.close()
+        self.authenticator.close()
         self.queue.close()
+        self.accounts.close()
 
 
 def open_services(context: ServerContext, runtime: Runtime, wake: Callable[[], None]) -> Services:
     """Open everything that sessions ask. Call it in the process that uses it, never before a fork."""
     config = context.config
-    authentication = Authentication(config, runtime.clock, runtime.emit)
+    accounts = backends.account_database(config)
     return Services(
-        authentication=authentication,
-        authenticator=authentication.authenticator,
-        recipients=authentication.recipients,
+        accounts=accounts,
+        authenticator=backends.authenticator(config, accounts, runtime.clock, runtime.emit),
+        recipients=backends.recipients(config, accounts, runtime.clock),
         grants=backends.grants(config, runtime.clock, runtime.emit, own_addresses=own_addresses()),
         mailboxes=backends.mailboxes(config, runtime.clock, runtime.emit),
         queue=backends.queue(config, runtime.clock, runtime.emit, accepted=wake),
         throttle=Throttle(config.auth, runtime.clock, context.throttle_counts, context.throttle_key),
-        opens_quickly=lambda identity: False,
     )
 
 
@@ -74,7 +70,6 @@ class SessionMaker:
             mailboxes=services.mailboxes,
             grants=services.grants,
             throttle=services.throttle,
-            opens_quickly=services.opens_quickly,
         )
 
     def for_listener(self, settings: ListenerSettings) -> Callable[[Peer], Session]:

@@ -13,7 +13,6 @@ from popgate.values.event import EventSink
 from popgate.values.value import value
 
 
-
 @value
 class Peer:
     """One connection. `client` is the address that grants and limits count (from the PROXY
