@@ -361,7 +361,8 @@ def test_perl_net_pop3(site: Popgate, source: str) -> None:
     script = """
 use Net::POP3;
 my ($port, $source, $user, $secret, $how) = @ARGV;
-my $pop = Net::POP3->new("127.0.0.1", Port => $port, Timeout => 10, LocalAddr => $source) or die "connect: $@";
+my $pop = Net::POP3->new("127.0.0.1", Port => $port, Timeout => 10, LocalAddr => $source)
+    or die "connect: $@";
 my $count = $how eq "apop" ? $pop->apop($user, $secret) : $pop->login($user, $secret);
 die "login: " . $pop->message unless defined $count;
 my $list = $pop->list; print scalar(keys %$list), " messages\\n";

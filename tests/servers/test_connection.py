@@ -307,7 +307,7 @@ async def test_a_client_that_reads_nothing_is_cut_off(bench: Bench) -> None:
 
 async def test_ticks_reach_the_session(bench: Bench) -> None:
     port = await bench.start()
-    _, writer = await bench.connect(port)
+    await bench.connect(port)
     await asyncio.sleep(0.05)
     (connection,) = bench.listener.connections
     connection.tick(bench.listener.loop.time() + 2)
@@ -371,7 +371,7 @@ async def test_a_proxy_header_that_does_not_come_is_timed_out(bench: Bench) -> N
     bench.options = {"proxy_from": [Network.parse("127.0.0.1")]}
     bench.deadlines = Deadlines(login=100, command=100, minimum_rate=500, proxy=0.05)
     port = await bench.start()
-    reader, writer = await bench.connect(port)
+    reader, _ = await bench.connect(port)
     await asyncio.sleep(0.1)
     bench.listener.tick()
     assert await read_all(reader) == b""

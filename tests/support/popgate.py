@@ -38,7 +38,8 @@ class Popgate:
         directory.mkdir(parents=True, exist_ok=True)
         self.config = directory / "popgate.toml"
         tables = "".join(
-            f'\n[[listener]]\nservice = "{service}"\nbind = "{host}:0"\nmax_connections_per_address = 10000\n{more}\n'
+            f'\n[[listener]]\nservice = "{service}"\nbind = "{host}:0"\n'
+            f"max_connections_per_address = 10000\n{more}\n"
             for service, more in listeners
         )
         self.config.write_text(HEAD.format(workers=workers) + tables + "\n" + settings)

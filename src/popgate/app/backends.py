@@ -194,12 +194,6 @@ def mailboxes(config: Config, clock: Clock, emit: EventSink, disk: Disk | None =
     return MaildirMailboxes(config.mail_directory, disk or RealDisk(), clock, config.hostname, emit)
 
 
-def history(config: Config) -> History:
-    """The kept history of grants: a sink of events, flushed by its owner."""
-    _make_data_dir(config)
-    return History(config.history_directory)
-
-
 def smarthost_password(config: Config) -> str:
     """The first line of [delivery] password_file, "" where none is named. Raises OSError."""
     if not config.delivery.password_file:
