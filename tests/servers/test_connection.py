@@ -2,15 +2,20 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Iterator
+from pathlib import Path
 
 import pytest
+import trustme
 
 from popgate.protocols.engine import Wait
 from popgate.protocols.lines import InputBuffer
 from popgate.servers.connection import Connection
 from popgate.servers.limits import ConnectionLimits, ConnectionTable, buffer_size
 from popgate.servers.listener import Deadlines, Listener
+from popgate.servers.settings import TlsSettings
+from popgate.servers.tls import CertificateWatch
 from popgate.sessions.session import Peer
 from popgate.values.address import Network
 from popgate.values.event import Event
@@ -353,6 +358,52 @@ async def test_end_of_file_and_reset_close_the_session(bench: Bench) -> None:
     plain.close()
     await asyncio.sleep(0.05)
     assert [session.closed_for for session in bench.sessions][1] == "reset"
+
+
+@pytest.mark.parametrize("loop_name", ["asyncio", "uvloop"])
+def test_tls_never_loses_a_client_hello(tmp_path: Path, loop_name: str) -> None:
+    """It came with the connection or before the upgrade had begun, and was dropped: the handshake hung."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost")
+    issued.cert_chain_pems[0].write_to_path(str(tmp_path / "cert"))
+    issued.private_key_pem.write_to_path(str(tmp_path / "key"))
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    settings = TlsSettings(certificate=str(tmp_path / "cert"), key=str(tmp_path / "key"))
+
+    def client(port: int, *, implicit: bool) -> str:
+        with socket.create_connection(("127.0.0.1", port), 5) as plain:
+            plain.settimeout(5)
+            if not implicit:
+                assert plain.recv(100) == b"hello\r\n"
+                plain.sendall(b"TLS\r\n")
+                assert plain.recv(100) == b"go\r\n"
+            with context.wrap_socket(plain, server_hostname="localhost") as tls:
+                if implicit:
+                    assert tls.recv(100) == b"hello\r\n"
+                tls.sendall(b"WHO\r\nQUIT\r\n")
+                out = b""
+                while block := tls.recv(100):
+                    out += block
+                return out.decode()
+
+    async def main(*, implicit: bool) -> None:
+        bench = Bench()
+        watch = CertificateWatch(settings, "modern", "smtp", print)
+        bench.options = {"tls": watch, "implicit_tls": implicit}
+        port = await bench.start()
+        for _ in range(25):
+            said = await asyncio.to_thread(client, port, implicit=implicit)
+            assert said.startswith("127.0.0.1 ")
+            assert said.endswith(" True\r\nbye\r\n")
+        bench.server.close()
+
+    factory = asyncio.new_event_loop
+    if loop_name == "uvloop":
+        factory = pytest.importorskip("uvloop").new_event_loop
+    for implicit in (True, False):
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(main(implicit=implicit))
 
 
 async def test_the_proxy_header_gives_the_client_and_is_refused_from_others(bench: Bench) -> None:

@@ -19,6 +19,7 @@ from typing import cast
 from popgate.protocols.engine import Engine, Wait
 from popgate.protocols.proxy import ProxyError, ProxyParser
 from popgate.servers.listener import Listener, OpenConnection
+from popgate.servers.tls_layer import TlsLayer
 from popgate.sessions.session import CloseReason, Peer, Session
 from popgate.values.address import AddressError, ClientAddress
 
@@ -47,6 +48,8 @@ class Connection(asyncio.Protocol, OpenConnection):
         "_proxy",
         "_pumping_source",
         "_session",
+        "_tls",
+        "_tls_peer",
         "_transport",
         "_unread",
         "_wait",
@@ -59,7 +62,9 @@ class Connection(asyncio.Protocol, OpenConnection):
         self._session: Session | None = None
         self._engine: Engine | None = None
         self._proxy: ProxyParser | None = None
-        self._pending: asyncio.Future[object] | asyncio.Task[None] | None = None
+        self._tls: TlsLayer | None = None
+        self._tls_peer: Peer | None = None  # implicit TLS: whose session begins when TLS is up
+        self._pending: asyncio.Future[object] | None = None
         self._admitted: ClientAddress | None = None
         self._deadline = 0.0  # loop time; 0 is none
         self._write_deadline = 0.0
@@ -122,15 +127,18 @@ class Connection(asyncio.Protocol, OpenConnection):
         self._deadline = now + self._listener.deadlines.login
 
     def data_received(self, data: bytes) -> None:
-        engine = self._engine
         if self._is_lingering:
             self._unread += len(data)
             if self._unread > _LINGER_OCTETS:
                 self.abort("error")
-            return
-        if engine is None:
+        elif self._tls is not None:
+            self._receive_tls(self._tls, data)
+        elif self._engine is None:
             self._receive_proxy(data)
-            return
+        else:
+            self._receive(self._engine, data)
+
+    def _receive(self, engine: Engine, data: bytes) -> None:
         self._body_octets += len(data)
         engine.receive(data)
         if self._pending is None and not self._pumping_source:
@@ -167,18 +175,13 @@ class Connection(asyncio.Protocol, OpenConnection):
             assert self._transport is not None
             real, port = _peer(self._transport)
             client = real or _LOOPBACK
-        if header.rest and listener.implicit_tls:
-            # start_tls cannot be given bytes that were read already
-            listener.event("connection.refused", client=client.text, reason="proxy-early-data")
-            self._close("error")
-            return
         self._open(client, port)
         if header.rest and not self._closed:
             self.data_received(header.rest)
 
     def eof_received(self) -> bool:
         self._has_eof = True
-        if self._engine is None or self._is_lingering:
+        if self._engine is None or self._is_lingering or self._is_handshaking:
             self._close("eof")
             return False
         self._engine.receive(b"")
@@ -265,7 +268,7 @@ class Connection(asyncio.Protocol, OpenConnection):
         if transport is None or self._closed:
             return
         if output:
-            transport.write(output)
+            self._send(transport, output)
         if engine.source is not None:
             if not self._pumping_source:
                 self._pumping_source = True
@@ -278,10 +281,19 @@ class Connection(asyncio.Protocol, OpenConnection):
         if wait is Wait.CLOSE:
             self._linger()
         elif wait is Wait.TLS:
-            self._start_tls(None)
+            self._start_tls()
         elif self._is_paused_reading and self._pending is None and not self._is_paused_writing:
             self._is_paused_reading = False
             transport.resume_reading()
+
+    def _send(self, transport: asyncio.Transport, output: bytes) -> None:
+        if self._tls is not None:
+            try:
+                output = self._tls.wrap(output)
+            except ssl.SSLError:  # the client closed TLS while we were at it
+                self.abort("eof")
+                return
+        transport.write(output)
 
     def _pump_source(self) -> None:
         """Send blocks of a long reply while the client takes them; one block a turn of the loop."""
@@ -298,7 +310,7 @@ class Connection(asyncio.Protocol, OpenConnection):
             block, failed = None, True
         if block is not None:
             engine.body(block)
-            transport.write(engine.take_output())
+            self._send(transport, engine.take_output())
             if not self._is_paused_writing:
                 self._listener.loop.call_soon(self._pump_source)
             return
@@ -319,56 +331,69 @@ class Connection(asyncio.Protocol, OpenConnection):
             if was is not Wait.BODY:
                 self._body_since, self._body_octets = now, 0
             self._deadline = now + deadlines.command
-        elif wait is Wait.TLS:
-            self._deadline = now + deadlines.handshake
         elif wait is Wait.DECISION:
             self._deadline = 0.0
 
     # TLS
 
-    def _start_tls(self, peer: Peer | None) -> None:
+    def _start_tls(self, peer: Peer | None = None) -> None:
         """`peer`: implicit TLS, the session begins when TLS is up. None: STARTTLS."""
-        self._pending = asyncio.ensure_future(self._upgrade(peer))
+        context = self._listener.ssl_context
+        assert context is not None
+        self._tls = TlsLayer(context)
+        self._tls_peer = peer
+        self._deadline = self._listener.loop.time() + self._listener.deadlines.handshake
 
-    async def _upgrade(self, peer: Peer | None) -> None:
-        listener, transport = self._listener, self._transport
-        context = listener.ssl_context
-        assert transport is not None and context is not None
-        upgraded: asyncio.Transport | None = None
-        fault: BaseException | None = None
+    def _receive_tls(self, tls: TlsLayer, data: bytes) -> None:
+        was_up = tls.is_up
         try:
-            upgraded = await listener.loop.start_tls(
-                transport,
-                self,
-                context,
-                server_side=True,
-                ssl_handshake_timeout=listener.deadlines.handshake,
-            )
-        except (OSError, ssl.SSLError, asyncio.CancelledError, EOFError) as error:
-            fault = error
-        self._pending = None
-        if self._closed:
+            text = tls.receive(data)
+        except ssl.SSLZeroReturnError:
+            self.eof_received()
+            if self._closed and self._transport is not None:
+                self._transport.close()
             return
-        if upgraded is None:
-            listener.event(
-                "tls.failed",
-                session=peer.session if peer else self._session_id(),
-                client=self._admitted.text if self._admitted else None,
-                detail=_tls_fault(fault),
-            )
-            self.abort("tls")
+        except (ssl.SSLError, OSError) as fault:
+            self._tls_failed(tls, fault)
             return
-        self._transport = upgraded
-        self._is_paused_reading = False
+        wire = tls.take_output()
+        if wire and self._transport is not None:
+            self._transport.write(wire)
+        if not was_up:
+            if not tls.is_up:
+                return
+            self._tls_is_up(tls)
+        engine = self._engine
+        if text and engine is not None and not self._closed:
+            self._receive(engine, text)
+
+    def _tls_is_up(self, tls: TlsLayer) -> None:
+        peer, self._tls_peer = self._tls_peer, None
         if peer is not None:
             self._begin(peer)
         assert self._engine is not None and self._session is not None
         if peer is None:
             self._engine.tls_started()
-        cipher = upgraded.get_extra_info("cipher") or ("", "", 0)
-        self._session.tls_started(str(cipher[1]), str(cipher[0]))
+        self._session.tls_started(tls.version, tls.cipher)
         self._wait = None
         self._pump()
+
+    def _tls_failed(self, tls: TlsLayer, fault: Exception) -> None:
+        peer = self._tls_peer
+        self._listener.event(
+            "tls.failed",
+            session=peer.session if peer else self._session_id(),
+            client=self._admitted.text if self._admitted else None,
+            detail=_tls_fault(fault),
+        )
+        transport, alert = self._transport, tls.take_output()
+        if transport is not None and alert:
+            transport.write(alert)  # tells an honest client what was wrong
+        self._close("tls")
+
+    @property
+    def _is_handshaking(self) -> bool:
+        return self._tls is not None and not self._tls.is_up
 
     # the listener's side
 
@@ -384,7 +409,7 @@ class Connection(asyncio.Protocol, OpenConnection):
         if self._wait is Wait.BODY and self._is_too_slow(now):
             self._time_out("too-slow")
         elif self._deadline and now >= self._deadline and self._pending is None:
-            if session is None or self._is_paused_writing:
+            if session is None or self._is_paused_writing or self._is_handshaking:
                 self.abort("timeout")
             else:
                 self._time_out("timeout")
@@ -412,6 +437,9 @@ class Connection(asyncio.Protocol, OpenConnection):
                 self.abort("shutdown")
             return
         if self._closed:
+            return
+        if self._is_handshaking:
+            self.abort("shutdown")
             return
         engine.shut_down(session.shutdown_reply())
         if self._pending is None and not self._pumping_source:
@@ -441,6 +469,8 @@ class Connection(asyncio.Protocol, OpenConnection):
         transport = self._transport
         if transport is None or self._closed:
             return
+        if self._tls is not None and self._tls.is_up:
+            transport.write(self._tls.close())
         if self._has_eof or not transport.can_write_eof():
             self._close("quit")
             return
