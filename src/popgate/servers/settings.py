@@ -22,6 +22,7 @@ class ListenerSettings:
             example='"0.0.0.0:25"',
         ),
     ]
+    # RFC 8314 3.3: implicit TLS on ports of its own (995, 465), beside STARTTLS where it was before
     tls: Annotated[
         Literal["none", "starttls", "implicit"],
         Doc("none; starttls: the client may ask for TLS (STLS in POP3); implicit: TLS from the first byte."),
