@@ -2,7 +2,6 @@
 
 import os
 import pwd
-import resource
 
 
 class PrivilegeError(Exception):
@@ -68,6 +67,8 @@ def drop_privileges(user: str) -> None:
 
 def raise_descriptor_limit() -> None:
     """Ask for as many open files as the system lets us have: each session is one or more."""
+    import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         try:
