@@ -6,7 +6,7 @@ from popgate.cli.options import config_options
 from popgate.cli.root import NO, BadUsage, Refusal
 
 
-@click.command()
+@click.command(epilog="Example: popgate serve --config /etc/popgate/popgate.toml")
 @config_options
 @click.option(
     "--ready-file",
@@ -19,8 +19,6 @@ def serve(config_file: str | None, overrides: tuple[str, ...], ready_file: str |
     SIGTERM ends it when the open sessions have ended. SIGHUP reads the configuration, the
     certificates and the accounts again without losing a connection; a configuration with
     mistakes is reported and the old one stays.
-
-    Example: popgate serve --config /etc/popgate/popgate.toml
     """
     from popgate.app.serve import StartRefused
     from popgate.app.serve import serve as run

@@ -3,7 +3,7 @@
 import click
 
 
-@click.command()
+@click.command(epilog="Example: popgate demo --once")
 @click.option("--once", is_flag=True, help="End after the story; exit status 0 only if all came out as told.")
 def demo(once: bool) -> None:
     """Show POP before SMTP at work, against real servers that are started for it.
