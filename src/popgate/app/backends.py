@@ -35,6 +35,8 @@ from popgate.grants.store import GrantStore, StoreError
 from popgate.grants.stores.directory import DirectoryStore
 from popgate.grants.stores.memory import MemoryStore
 from popgate.mailbox.backends.maildir import MaildirMailboxes
+from popgate.queue.admin import QueueAdmin
+from popgate.queue.database import FILE as QUEUE_FILE
 from popgate.queue.queue import QueueError
 from popgate.queue.store import SqliteQueue
 from popgate.values.address import ClientAddress
@@ -60,6 +62,7 @@ __all__ = [
     "history",
     "mailboxes",
     "queue",
+    "queue_admin",
     "recipients",
     "smarthost_password",
 ]
@@ -185,6 +188,13 @@ def queue(
     """The durable queue below data_dir. Make it after a fork. Raises QueueError."""
     _make_data_dir(config)
     return SqliteQueue(config.queue_directory, RealDisk(), clock, emit, accepted=accepted)
+
+
+def queue_admin(config: Config, clock: Clock) -> QueueAdmin | None:
+    """The queue as an administrator sees it, None where no server has made one yet. Raises QueueError."""
+    if not os.path.exists(os.path.join(config.queue_directory, QUEUE_FILE)):
+        return None
+    return QueueAdmin(config.queue_directory, RealDisk(), clock)
 
 
 def mailboxes(config: Config, clock: Clock, emit: EventSink, disk: Disk | None = None) -> MaildirMailboxes:

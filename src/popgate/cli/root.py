@@ -20,6 +20,7 @@ COMMANDS = {
     "config": "popgate.cli.configuration:config",
     "account": "popgate.cli.account:account",
     "grant": "popgate.cli.grant:grant",
+    "queue": "popgate.cli.queue:queue",
 }
 """Name of the command and where it is; in the order of the help."""
 
