@@ -33,8 +33,8 @@ def popgate(*arguments: str, stdin: str = "", user: str | None = None) -> "subpr
         # imported first, because the user may not be able to read where Python is installed
         account = pwd.getpwnam(user)
         code = (
-            "import os, popgate.app.backends, popgate.app.clock, popgate.cli.account, popgate.config\n"
-            "popgate.config.load_text('hostname = \"mail.example.org\"')\n"
+            "import os, popgate.app.backends, popgate.app.clock, popgate.app.privileges, popgate.config\n"
+            "import popgate.cli.account; popgate.config.load_text('hostname = \"mail.example.org\"')\n"
             f"os.setgroups([]); os.setgid({account.pw_gid}); os.setuid({account.pw_uid})\n{code}"
         )
     done = subprocess.run(

@@ -14,7 +14,7 @@ def own_addresses(fib_trie: str = _FIB_TRIE, if_inet6: str = _IF_INET6) -> froze
     """
     found = set()
     try:
-        with open(fib_trie, encoding="ascii") as table:
+        with open(fib_trie, encoding="utf-8") as table:
             before = ""
             for line in table:
                 if "/32 host LOCAL" in line and "|--" in before:
@@ -23,7 +23,7 @@ def own_addresses(fib_trie: str = _FIB_TRIE, if_inet6: str = _IF_INET6) -> froze
     except OSError:
         pass
     try:
-        with open(if_inet6, encoding="ascii") as table:
+        with open(if_inet6, encoding="utf-8") as table:
             found.update(ClientAddress(bytes.fromhex(line.split()[0])) for line in table)
     except OSError:
         pass

@@ -189,10 +189,11 @@ def _explanation(config: "Config", client: "ClientAddress") -> "list[Explained]"
     from contextlib import closing
 
     from popgate.app.backends import grant_store
+    from popgate.app.own_addresses import own_addresses
     from popgate.grants.history import explain as explained
 
     with closing(grant_store(config)) as store:
-        return explained(config.history_directory, store, config.grants, client, _now())
+        return explained(config.history_directory, store, config.grants, client, _now(), own_addresses())
 
 
 def _print_explanation(

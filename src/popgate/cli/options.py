@@ -50,6 +50,7 @@ def site_config(config_file: str | None, overrides: tuple[str, ...]) -> "Config"
     # Everything is imported before: the user may not be able to read where Python is installed.
     import popgate.app.backends
     import popgate.app.clock
+    import popgate.app.own_addresses
     import popgate.grants.history  # noqa: F401
     from popgate.app.privileges import drop_privileges
 

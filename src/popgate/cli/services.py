@@ -26,6 +26,7 @@ def grants_service(config: "Config", events: "list[Event] | None" = None) -> "It
     Raises StoreError."""
     from popgate.app import backends
     from popgate.app.clock import SystemClock
+    from popgate.app.own_addresses import own_addresses
 
     with (
         contextlib.closing(backends.grant_store(config)) as store,
@@ -37,4 +38,4 @@ def grants_service(config: "Config", events: "list[Event] | None" = None) -> "It
             if events is not None:
                 events.append(event)
 
-        yield backends.grants(config, SystemClock(), emit, store=store)
+        yield backends.grants(config, SystemClock(), emit, store=store, own_addresses=own_addresses())
