@@ -4,7 +4,7 @@ The texts follow a reply code and an enhanced status code, so they hold neither.
 """
 
 from popgate.grants import rules
-from popgate.grants.grant import Grant
+from popgate.grants.grant import DEFAULT_TERMS, Grant
 from popgate.grants.settings import GrantSettings
 from popgate.values.address import ClientAddress
 
@@ -32,9 +32,10 @@ def _plural(count: int, unit: str) -> str:
 
 
 def no_grant(address: ClientAddress, settings: GrantSettings) -> str:
+    window = duration(rules.window_seconds(DEFAULT_TERMS, settings))
     return (
         f"relaying denied for [{address}]: no mail login from this address in the last"
-        f" {duration(settings.window_seconds)}; check mail by POP3 or IMAP first, or use authentication"
+        f" {window}; check mail by POP3 or IMAP first, or use authentication"
     )
 
 

@@ -96,10 +96,14 @@ class DirectoryStore:
                 if _LIKE_AN_ADDRESS.issuperset(name) or spool.is_temporary(name):
                     self._remove_litter(name, now)
                 continue
-            grants, _ = self._read(address)
+            grants, state = self._read(address)
             if not grants:
                 self._remove_litter(name, now)
-            elif any(map(is_dead, grants)):
+                continue
+            dying = [grant for grant in grants if is_dead(grant)]
+            if dying and len(dying) == len(grants) and self._remove_unchanged(name, state):
+                removed += dying
+            elif dying:
                 dead: list[Grant] = []
 
                 def living(grants: Sequence[Grant], dead: list[Grant] = dead) -> Sequence[Grant]:
@@ -187,7 +191,7 @@ class DirectoryStore:
                 if not after:
                     return ()
                 raise _fault("write", name, error) from error
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, OverflowError) as error:
                 raise _fault("write", name, error) from error
         else:
             raise StoreError(f"the grant file {name} is being replaced all the time")
@@ -242,6 +246,24 @@ class DirectoryStore:
                 self._rename2 = None
         os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
         return True
+
+    def _remove_unchanged(self, name: str, before: os.stat_result | None) -> bool:
+        """Remove a file that still is the one that was looked at; False where it is not."""
+        with self._threads:
+            self._lock()
+            try:
+                state = self._stat(name)
+                if state is None or before is None or _key(state) != _key(before):
+                    return False
+                self._cache.pop(name, None)
+                os.unlink(name, dir_fd=self._directory)
+                return True
+            except FileNotFoundError:
+                return False
+            except OSError as error:
+                raise _fault("remove", name, error) from error
+            finally:
+                fcntl.flock(self._lock_file, fcntl.LOCK_UN)
 
     def _remove_litter(self, name: str, now: float) -> None:
         """Remove what is no grant file, after looking again under the lock."""
