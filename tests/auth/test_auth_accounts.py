@@ -92,13 +92,16 @@ def test_bad_targets_and_senders(database, target):
             database.add(ANN, "secret", terms=Terms(senders=(target,)))
 
 
-@pytest.mark.parametrize("password", ["", "a\nb", "a\rb", "a\0b", "x" * 241])
+@pytest.mark.parametrize("password", ["", "a\nb", "a\rb", "a\0b", "x" * 241, "\ud800"])
 def test_bad_passwords(database, password):
     with pytest.raises(BadPassword):
         database.add(ANN, password)
 
 
-@pytest.mark.parametrize("terms", [Terms(window_seconds=0), Terms(max_age_seconds=-1), Terms(quota_bytes=-2)])
+@pytest.mark.parametrize(
+    "terms",
+    [Terms(window_seconds=0), Terms(max_age_seconds=-1), Terms(quota_bytes=-2), Terms(quota_messages=2**63)],
+)
 def test_bad_terms(database, terms):
     with pytest.raises(AccountError):
         database.add(ANN, "secret", terms=terms)
@@ -268,3 +271,45 @@ def test_hashes():
     )
     assert not is_outdated(DUMMY_HASH), "the dummy must cost what a real hash costs"
     assert not is_password("nonsense", b"secret")
+
+
+def test_a_writer_at_work_holds_no_login_up(database, tmp_path):
+    database.add(ANN, "secret")
+    writer = sqlite3.connect(tmp_path / "accounts.sqlite", isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    writer.execute("DELETE FROM accounts")
+    assert database.credentials(Identity("ann", "example.org")).is_enabled
+    writer.execute("ROLLBACK")
+    writer.close()
+
+
+def test_a_failed_change_leaves_nothing_behind(database, monkeypatch):
+    database.add(ANN, "secret", is_recoverable=True)
+    monkeypatch.setattr(database, "_now", lambda: object())  # SQLite cannot store that
+    with pytest.raises(AccountStoreError):
+        database.set_password(ANN, "new")
+    monkeypatch.undo()
+    assert database.recoverable(Identity("ann", "example.org")).secret == b"secret"
+    database.disable(ANN)
+
+
+def test_hash_of_older_parameters_is_brought_up_to_date(database, monkeypatch):
+    from argon2 import PasswordHasher
+
+    monkeypatch.undo()
+    ann = Identity("ann", "example.org")
+    monkeypatch.setattr(
+        accounts, "hash_password", PasswordHasher(memory_cost=64, time_cost=1, parallelism=1).hash
+    )
+    database.add(ANN, "secret")
+    monkeypatch.undo()
+    old = database.credentials(ann).stored
+    assert database.verify(ann, old, b"wrong") is None
+    assert database.credentials(ann).stored == old
+    fresh = database.verify(ann, old, b"secret")
+    assert database.credentials(ann).stored == fresh != old
+    assert not is_outdated(fresh) and is_password(fresh, b"secret")
+    assert database.verify(ann, fresh, b"secret") == fresh
+    database.set_password(ANN, "new")
+    assert database.verify(ann, old, b"secret") == old, "somebody changed the password meanwhile"
+    assert is_password(database.credentials(ann).stored, b"new")

@@ -1,33 +1,27 @@
 """Delays for failed logins."""
 
 import mmap
+import multiprocessing
+import os
 import tracemalloc
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from popgate.auth.settings import AuthSettings
 from popgate.auth.throttle import BUFFER_BYTES, HALF_LIFE_SECONDS, Throttle
 from popgate.values.address import ClientAddress
+from support.clock import ManualClock
 
 HERE = ClientAddress.parse("192.0.2.1")
 NEXT_DOOR = ClientAddress.parse("192.0.2.77")
 FAR = ClientAddress.parse("198.51.100.1")
 
 
-class StandingClock:
-    def __init__(self):
-        self.time = 5000.0
-
-    def now(self):
-        return self.time
-
-    def monotonic(self):
-        return self.time
-
-
 @pytest.fixture
 def clock():
-    return StandingClock()
+    return ManualClock()
 
 
 @pytest.fixture
@@ -60,12 +54,12 @@ def test_first_delay_is_a_setting(clock):
 
 def test_time_forgives(throttle, clock):
     assert fail(throttle, HERE, "ann", 4) == 8
-    clock.time += HALF_LIFE_SECONDS
+    clock.advance(HALF_LIFE_SECONDS)
     assert throttle.delay_seconds(HERE, "ann") == 2
-    clock.time += 10 * HALF_LIFE_SECONDS
+    clock.advance(10 * HALF_LIFE_SECONDS)
     assert throttle.delay_seconds(HERE, "ann") == 0.0
     assert fail(throttle, HERE, "ann", 1000) == 30
-    clock.time += 6 * HALF_LIFE_SECONDS
+    clock.advance(6 * HALF_LIFE_SECONDS)
     assert throttle.delay_seconds(HERE, "ann") == 0.0, "the worst penalty ends within half an hour"
 
 
@@ -134,7 +128,7 @@ def test_success_leaves_the_subnet_its_penalty(throttle):
 def test_one_device_with_an_old_password_delays_itself_and_not_its_office(throttle, clock):
     for _ in range(600):
         throttle.failed(HERE, "printer")
-        clock.time += 60
+        clock.advance(60)
     assert throttle.wait_before_seconds(HERE, "printer") > 0
     assert throttle.wait_before_seconds(HERE, "ann") == 0.0
     assert throttle.wait_before_seconds(NEXT_DOOR, "ann") == 0.0
@@ -155,9 +149,9 @@ def test_shared_by_processes_over_one_mapping(clock):
 
 
 def test_clock_of_another_process_a_little_ahead(throttle, clock):
-    clock.time += 0.5
+    clock.advance(0.5)
     throttle.failed(HERE, "ann")
-    clock.time -= 0.5
+    clock._monotonic -= 0.5
     assert throttle.delay_seconds(HERE, "ann") == 1
 
 
@@ -189,3 +183,55 @@ def test_small_or_read_only_buffer_is_misuse(clock):
         Throttle(AuthSettings(), clock, bytearray(10))
     with pytest.raises(ValueError, match="writable"):
         Throttle(AuthSettings(), clock, memoryview(bytes(BUFFER_BYTES)))
+
+
+def _hammer(shared, number):
+    throttle = Throttle(AuthSettings(), ManualClock(), memoryview(shared), key=b"k")
+    for index in range(300):
+        throttle.failed(ClientAddress.parse(f"203.0.{number}.{index % 250}"), "everybody")
+    os._exit(0)
+
+
+def test_processes_that_write_at_once_lose_no_more_than_single_counts():
+    shared = mmap.mmap(-1, BUFFER_BYTES)
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_hammer, args=(shared, number)) for number in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(30)
+        assert process.exitcode == 0
+    throttle = Throttle(AuthSettings(), ManualClock(), memoryview(shared), key=b"k")
+    for number in range(4):
+        assert throttle.delay_seconds(ClientAddress.parse(f"203.0.{number}.7"), "x") == 30
+        assert throttle.delay_seconds(ClientAddress.parse(f"203.1.{number}.7"), "x") == 0.0
+    assert throttle.delay_seconds(FAR, "everybody") == 30
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["failed", "succeeded", "advance"]),
+        st.sampled_from(["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8:0:1::1"]),
+        st.sampled_from(["ann", "ANN", "bob"]),
+        st.floats(0, 4000),
+    ),
+    max_size=60,
+)
+
+
+@given(steps)
+def test_whatever_happens_delays_stay_in_bounds_and_strangers_free(sequence):
+    clock = ManualClock()
+    throttle = Throttle(AuthSettings(), clock, key=b"k")
+    for verb, address, name, seconds in sequence:
+        client = ClientAddress.parse(address)
+        if verb == "advance":
+            clock.advance(seconds)
+        else:
+            getattr(throttle, verb)(client, name)
+            after = throttle.delay_seconds(client, name)
+            assert 0.0 <= throttle.wait_before_seconds(client, name) <= after <= 30.0
+            assert verb != "failed" or after >= 1.0
+        assert throttle.delay_seconds(FAR, "stranger") == 0.0
+    clock.advance(12 * HALF_LIFE_SECONDS)
+    assert throttle.delay_seconds(ClientAddress.parse("192.0.2.1"), "ann") == 0.0

@@ -465,3 +465,47 @@ async def test_device_account_has_no_mailbox_and_its_own_terms(tmp_path):
         result = await login(site, "scanner", "pin")
         assert result.terms == terms and not result.has_mailbox
     site.close()
+
+
+@pytest.mark.parametrize("change", ["disable", "remove", "change"])
+async def test_an_account_that_changes_during_the_hash_is_not_let_in(tmp_path, change):
+    site = AccountsSite(tmp_path)
+    answer = site.authenticator.check_password("ann", PASSWORD.encode())
+    if change == "change":
+        site.change_password("another")
+    else:
+        getattr(site, change)()
+    result = await answer
+    assert result == Denied({"disable": "disabled", "remove": "unknown", "change": "password"}[change])
+    site.close()
+
+
+async def test_first_login_after_a_parameter_change_is_a_login_and_the_next_is_remembered(
+    tmp_path, monkeypatch
+):
+    from argon2 import PasswordHasher
+
+    site = AccountsSite(tmp_path)
+    monkeypatch.setattr(
+        accounts, "hash_password", PasswordHasher(memory_cost=64, time_cost=1, parallelism=1).hash
+    )
+    site.change_password(PASSWORD)
+    monkeypatch.undo()
+    assert isinstance(await login(site), Login)
+    assert isinstance(await login(site), Login)
+    assert isinstance(site.authenticator.check_password("ann", PASSWORD.encode()), Login)
+    site.close()
+
+
+async def test_unreadable_accounts_are_temporary(tmp_path):
+    site = PasswdFileSite(tmp_path)
+    site.path.unlink()
+    assert isinstance(await login(site), Unavailable)
+    assert isinstance(site.authenticator.check_apop("ann", CHALLENGE, apop_digest()), Unavailable)
+    site.close()
+    site = AccountsSite(tmp_path)
+    site.database.close()
+    (tmp_path / "accounts.sqlite").unlink()
+    assert isinstance(await login(site), Unavailable)
+    assert isinstance(site.authenticator.check_cram_md5("ann", CHALLENGE, cram_digest()), Unavailable)
+    site.close()

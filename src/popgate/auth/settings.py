@@ -27,7 +27,10 @@ class AuthSettings:
     ] = False
     cache_seconds: Annotated[
         int,
-        Doc("How long a verified password is remembered in memory (keyed, never in clear); 0 is off."),
+        Doc(
+            "How long a verified password is remembered in memory (keyed, never in clear); 0 is off. A"
+            " changed or disabled account counts at once all the same. Never for checkpassword."
+        ),
         Bounds(0, 86400, "seconds"),
     ] = 3600
     failures_before_close: Annotated[

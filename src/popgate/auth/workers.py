@@ -30,6 +30,8 @@ class _Job(Generic[_T]):
 class Workers:
     """Runs functions in up to `threads` threads; at most `most_waiting` more wait for one.
 
+    A hash holds 19 MiB while it is at work, so the processes of one server share the cores out
+    among them: `threads` is the number of cores divided by theirs, at least one.
     `run` is called on the event loop's thread only.
     """
 

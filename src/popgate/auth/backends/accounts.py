@@ -18,14 +18,39 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from popgate.auth.account import (
+    Account,
+    AccountError,
+    AccountExists,
+    AccountStoreError,
+    AccountUnknown,
+    Alias,
+    BadName,
+    BadPassword,
+    account_identity,
+    alias_target,
+    checked_password,
+    checked_terms,
+)
 from popgate.auth.addressbook import Listing
 from popgate.auth.authenticator import LookupUnavailable
 from popgate.auth.hashing import DUMMY_HASH, hash_password, is_outdated, is_password
 from popgate.auth.logins import Credentials, RecoverableCredentials
 from popgate.grants.grant import DEFAULT_TERMS, Terms
-from popgate.values.identity import Identity, IdentityError
+from popgate.values.identity import Identity
 from popgate.values.mail import MailAddress
-from popgate.values.value import value
+
+__all__ = [
+    "AccountDatabase",
+    "Account",
+    "Alias",
+    "AccountError",
+    "AccountExists",
+    "AccountStoreError",
+    "AccountUnknown",
+    "BadName",
+    "BadPassword",
+]
 
 # One step a version: MIGRATIONS[n] takes the file from user_version n to n + 1.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -57,7 +82,6 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ),
 )
 
-MAX_PASSWORD_BYTES = 240  # POP3's PASS has room for 248 in its line of 255 octets
 MAX_TARGETS = 500
 _WRITE_WAIT_SECONDS = 10.0
 _READ_WAIT_SECONDS = 0.25  # on the event loop's thread: never long; a reader in WAL mode hardly ever waits
@@ -81,57 +105,6 @@ _LISTING = (
     "SELECT -1 AS position, is_device, NULL FROM accounts WHERE address = ?1"
     " UNION ALL SELECT position, 0, target FROM aliases WHERE address = ?1 ORDER BY position"
 )
-
-
-class AccountError(Exception):
-    """What a person asked of the database cannot be done; the text says why and what would work."""
-
-
-class AccountExists(AccountError):
-    """The name is taken."""
-
-
-class AccountUnknown(AccountError):
-    """No account or alias has the name."""
-
-
-class BadName(AccountError):
-    """The text is not an address that an account, alias, target or sender can have."""
-
-
-class BadPassword(AccountError):
-    """The password cannot be used in every protocol."""
-
-
-class AccountStoreError(AccountError):
-    """The database cannot be opened, read or written."""
-
-
-@value
-class Account:
-    """One account, as people see it; nothing secret. Times are Unix seconds.
-
-    `terms.senders` are further envelope senders; None or -1 in `terms` means the site's setting.
-    """
-
-    identity: Identity
-    is_enabled: bool
-    is_recoverable: bool
-    terms: Terms
-    created_at: float
-    changed_at: float
-
-    @property
-    def is_device(self) -> bool:
-        return self.terms.is_device
-
-
-@value
-class Alias:
-    """Mail to `address` goes to `targets`, in the order they were given."""
-
-    address: Identity
-    targets: tuple[MailAddress, ...]
 
 
 class AccountDatabase:
@@ -217,8 +190,8 @@ class AccountDatabase:
     ) -> Account:
         """A new, enabled account. Raises BadName, BadPassword, AccountExists, AccountStoreError."""
         identity = account_identity(address)
-        secret = _checked_password(password)
-        terms = _checked_terms(terms)
+        secret = checked_password(password)
+        terms = checked_terms(terms)
         stored = hash_password(secret)
         now = self._now()
         with self._writing() as connection:
@@ -252,7 +225,7 @@ class AccountDatabase:
         """Change the password. `is_recoverable` None keeps a recoverable secret where there was one,
         True begins to keep one, False forgets it. Raises as `add`, and AccountUnknown."""
         identity = account_identity(address)
-        secret = _checked_password(password)
+        secret = checked_password(password)
         stored = hash_password(secret)
         with self._writing() as connection:
             name = str(identity)
@@ -283,7 +256,7 @@ class AccountDatabase:
     def set_terms(self, address: str, terms: Terms) -> None:
         """Replace the terms whole. Raises BadName, AccountUnknown, AccountExists, AccountStoreError."""
         identity = account_identity(address)
-        terms = _checked_terms(terms)
+        terms = checked_terms(terms)
         with self._writing() as connection:
             columns = _terms_row(terms)
             if not terms.is_device:
@@ -429,72 +402,9 @@ class AccountDatabase:
             raise AccountUnknown(f"there is no account {identity}")
 
 
-def account_identity(address: str) -> Identity:
-    """Read the address of an account or alias: `user@domain`. Raises BadName."""
-    try:
-        identity = Identity.parse(address)
-    except IdentityError as error:
-        raise BadName(f"{address!r}: {error}") from error
-    if not identity.domain:
-        raise BadName(f"{address!r}: an account's name is a whole address, such as {address}@example.org")
-    return identity
-
-
-# RFC 5321 4.1.2 atext; a target with a quoted local part is refused.
-_ATEXT = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-/=?^_`{|}~")
-
-
-def alias_target(text: str) -> MailAddress:
-    """Read the target of an alias: an address anywhere, of plain ASCII. Raises BadName."""
-    local, at, domain = text.rpartition("@")
-    if not at or len(local) > 64 or not all(atom and _ATEXT.issuperset(atom) for atom in local.split(".")):
-        raise BadName(f"{text!r} is not an address such as user@example.org")
-    if not domain:
-        raise BadName(f"{text!r} has no domain; a whole address is needed, such as user@example.org")
-    try:
-        return MailAddress(local, Identity("x", domain).domain)
-    except IdentityError as error:
-        raise BadName(f"{text!r}: {error}") from error
-
-
 def _mail_address(text: str) -> MailAddress:
     local, _, domain = text.rpartition("@")
     return MailAddress(local, domain)
-
-
-def _checked_password(password: str) -> bytes:
-    encoded = password.encode("utf-8", "surrogateescape")
-    if not encoded:
-        raise BadPassword("the password is empty")
-    if len(encoded) > MAX_PASSWORD_BYTES:
-        raise BadPassword(f"the password has {len(encoded)} bytes; POP3 has room for {MAX_PASSWORD_BYTES}")
-    if any(byte < 32 or byte == 127 for byte in encoded):
-        raise BadPassword("the password holds a control character, which POP3 cannot send")
-    return encoded
-
-
-def _checked_terms(terms: Terms) -> Terms:
-    for seconds in (terms.window_seconds, terms.max_age_seconds):
-        if seconds is not None and seconds < 1:
-            raise AccountError("window and greatest age are at least one second")
-    if min(terms.quota_messages, terms.quota_recipients, terms.quota_bytes) < -1:
-        raise AccountError("a quota is a number, 0 for no limit, or -1 for the site's setting")
-    senders = tuple(dict.fromkeys(_checked_sender(sender) for sender in terms.senders))
-    return Terms(
-        terms.window_seconds,
-        terms.max_age_seconds,
-        terms.quota_messages,
-        terms.quota_recipients,
-        terms.quota_bytes,
-        senders,
-        terms.is_device,
-    )
-
-
-def _checked_sender(sender: str) -> str:
-    if sender.startswith("@"):
-        return "@" + alias_target("x" + sender).domain
-    return str(alias_target(sender)).lower()
 
 
 def _terms_row(terms: Terms) -> dict[str, object]:
