@@ -5,7 +5,6 @@ import base64
 import hashlib
 import hmac
 import inspect
-import json
 import statistics
 import sys
 import time
@@ -28,7 +27,6 @@ from popgate.values.identity import Identity
 ANN = Identity("ann", "example.org")
 PASSWORD = "pass word: ünïcode"
 PASSWORD_BASE64 = base64.b64encode(PASSWORD.encode()).decode()
-CORPUS = Path(__file__).parent.parent / "attacks" / "cases.jsonl"
 CHECKPASSWORD = Path(__file__).with_name("checkpassword_program.py")
 
 
@@ -226,21 +224,6 @@ async def test_disabled_and_removed_account_is_not_served_from_memory(site):
     assert isinstance(await login(site), Denied)
 
 
-def corpus(*classes):
-    """The cases of the attack corpus of these classes; some that stand here when it is absent."""
-    if not CORPUS.exists():
-        return []
-    cases = [json.loads(line) for line in CORPUS.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return [case for case in cases if case.get("class") in classes]
-
-
-def expanded(text):
-    if text.startswith("{rep:"):
-        what, _, times = text[5:-1].rpartition("*")
-        return what * int(times)
-    return text
-
-
 NAMES = [
     "../x",
     "..",
@@ -280,11 +263,6 @@ NAMES = [
     "x@-y.org",
     "x@y..org",
     "x" * 65,
-    *(
-        expanded(case["send"][0])
-        for case in corpus("name")
-        if case["id"] not in ("name-030", "name-034", "name-031")
-    ),
 ]
 
 
