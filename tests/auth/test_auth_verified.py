@@ -99,3 +99,18 @@ async def test_what_the_work_raises_reaches_all_who_wait():
     assert [type(result) for result in results] == [OSError] * 3
     assert await workers.run(b"1", lambda: 7) == 7
     workers.close()
+
+
+async def test_one_who_hangs_up_takes_nothing_from_another_who_waits():
+    workers = Workers(1, most_waiting=2)
+    gate = threading.Event()
+    first = asyncio.ensure_future(workers.run(b"1", gate.wait))
+    dropped = asyncio.ensure_future(workers.run(b"2", lambda: 7))
+    kept = asyncio.ensure_future(workers.run(b"2", lambda: 7))
+    await asyncio.sleep(0)
+    dropped.cancel()
+    await asyncio.sleep(0)
+    gate.set()
+    assert await kept == 7
+    await first
+    workers.close()

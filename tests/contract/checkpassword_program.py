@@ -29,8 +29,11 @@ def main() -> int:
     name, password, timestamp = fields[0].decode(), fields[1], fields[2]
     user = name
     if name.startswith("act-sleep@"):
-        if os.fork() == 0:
+        child = os.fork()
+        if child == 0:
             time.sleep(60)
+        with open(users_file + ".child", "w", encoding="ascii") as file:
+            file.write(str(child))
         time.sleep(60)
     if name.startswith("act-fault@"):
         return 111
