@@ -92,6 +92,10 @@ def test_one_known_table_answers_at_once():
     assert Chain([Table(UNKNOWN, ()), Table(ANN)]).check_password("ann", b"x") == ANN
 
 
+def test_a_back_end_alone_is_asked_once():
+    assert Chain([Table(ANN, names=None)]).check_password("ann", b"x") == ANN
+
+
 def test_close_closes_all_and_none_is_misuse():
     backends = [Table(ANN), Program(ANN)]
     Chain(backends).close()

@@ -55,6 +55,8 @@ class Chain:
             backend.close()
 
     def _ask(self, name: str, ask: _Ask) -> MaybeLater:
+        if len(self._backends) == 1:
+            return ask(self._backends[0])
         candidates: list[Authenticator] = []  # programs, up to the first back end that knows the name
         fallback: Authenticator | None = None
         for backend in self._backends:
