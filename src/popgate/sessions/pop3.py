@@ -15,7 +15,6 @@ from typing import Protocol, cast
 from popgate.auth.authenticator import Authenticator, AuthResult, Denied, Login, MaybeLater, Unavailable
 from popgate.grants.grant import Terms
 from popgate.mailbox.mailbox import MailboxError, Mailboxes, MailboxInUse, Maildrop
-from popgate.protocols.engine import Engine
 from popgate.protocols.pop3 import replies
 from popgate.protocols.pop3.events import (
     ApopCredentials,
@@ -30,7 +29,7 @@ from popgate.protocols.pop3.replies import Reply
 from popgate.protocols.pop3.server import Offer, Pop3Server
 from popgate.protocols.sasl import PlainCredentials
 from popgate.sessions.opening_times import OpeningTimes
-from popgate.sessions.session import CloseReason, Peer, Runtime, Session
+from popgate.sessions.session import CloseReason, Peer, Runtime
 from popgate.values.address import ClientAddress
 from popgate.values.event import Event
 from popgate.values.identity import Identity
@@ -98,7 +97,7 @@ class Pop3Services:
         self.openings = OpeningTimes()
 
 
-class Pop3Session(Session):
+class Pop3Session:
     """The deciding side of one POP3 connection; see popgate.sessions.session.Session."""
 
     def __init__(self, peer: Peer, policy: Pop3Policy, runtime: Runtime, services: Pop3Services) -> None:
@@ -127,8 +126,7 @@ class Pop3Session(Session):
             errors=policy.errors,
             junk=policy.junk,
         )
-        self._engine = Pop3Server(offer, runtime.token)
-        self.engine: Engine = self._engine
+        self.engine = Pop3Server(offer, runtime.token)
 
     def decide(self, event: object) -> Reply | Awaitable[Reply]:
         """The reply to an event of the engine, or an awaitable of it."""
@@ -173,7 +171,7 @@ class Pop3Session(Session):
             reason=reason,
             retrieved=len(self._retrieved),
             deleted=self._removed,
-            octets=self._engine.octets_sent,
+            octets=self.engine.octets_sent,
             fault=self._fault,
         )
 
