@@ -219,7 +219,7 @@ def test_other_alphabets_need_smtputf8() -> None:
         assert (caught.value.code, caught.value.status) == (553, "5.6.7")
         assert not rcpt(f"TO:<{text}>", smtputf8=True).recipient.is_ascii
     # two spellings of one name are one name
-    assert read_address("a@bu\u0308cher.example") == read_address("a@B\u00dcCHER.example")
+    assert read_address("a@o\u0308l.example") == read_address("a@\u00d6L.example")
     with pytest.raises(EnvelopeError):
         read_rcpt(b"TO:<\xff@example.org>", smtputf8=True)
 

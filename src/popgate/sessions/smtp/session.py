@@ -11,18 +11,10 @@ It knows no transport: the server shell carries events here and replies back.
 from collections.abc import Awaitable
 from typing import cast
 
-from popgate.auth.authenticator import (
-    AuthResult,
-    Denied,
-    Login,
-    LookupUnavailable,
-    MaybeLater,
-    Unavailable,
-)
+from popgate.auth.authenticator import LookupUnavailable
 from popgate.grants.grant import Decision, Grant, Usage
 from popgate.grants.rules import is_bound
 from popgate.protocols.engine import Engine
-from popgate.protocols.sasl import CramCredentials, PlainCredentials
 from popgate.protocols.smtp import (
     Aborted,
     Authenticate,
@@ -38,32 +30,14 @@ from popgate.protocols.smtp import (
 )
 from popgate.queue.queue import Envelope, Incoming, QueueError, Recipient
 from popgate.sessions.session import CloseReason, Peer, Runtime
+from popgate.sessions.smtp import answers
+from popgate.sessions.smtp.login import LoginDesk
 from popgate.sessions.smtp.policy import SmtpPolicy
 from popgate.sessions.smtp.services import SmtpServices
+from popgate.sessions.smtp.telling import Telling
 from popgate.sessions.smtp.trace import HeaderWatch, authority_of, received, with_protocol
-from popgate.values.event import Event
 from popgate.values.identity import Identity, IdentityError
 from popgate.values.mail import MailAddress
-
-reply = replies.reply
-_Credentials = PlainCredentials | CramCredentials
-
-AUTH_REQUIRED = reply(530, "5.7.0", "authentication is required")
-AUTH_FAILED = reply(535, "5.7.8", "authentication failed")
-AUTH_UNAVAILABLE = reply(454, "4.7.0", "authentication is not possible now, try again later")
-TOO_MANY_FAILURES = replies.Reply(421, AUTH_FAILED.wire + reply(421, "4.7.0", "too many failed logins").wire)
-NOT_YOUR_SENDER = reply(553, "5.7.1", "this sender address does not belong to who logged in")
-NO_SUCH_USER = reply(550, "5.1.1", "no such mailbox here")
-LOOKUP_FAILED = reply(451, "4.3.0", "recipients cannot be looked up now, try again later")
-ROUTED_ADDRESS = reply(553, "5.1.3", "an address that holds %, ! or @ before its domain is not relayed")
-LITERAL_DOMAIN = reply(550, "5.7.1", "relaying to address literals is denied")
-TOO_MANY_RECIPIENTS = reply(452, "4.5.3", "too many recipients")
-QUEUE_FAILED = reply(451, "4.3.0", "the message cannot be stored now, try again later")
-QUEUE_FULL = reply(452, "4.3.1", "no space for the message now, try again later")
-LOOP = reply(554, "5.4.6", "too many hops, this message is in a loop")
-HEADER_TOO_LARGE = reply(552, "5.3.4", "the message header is too large")
-TIMEOUT = reply(421, "4.4.2", "you took too long")
-SHUTDOWN = reply(421, "4.3.2", "the service stops now, try again later")
 
 _ROUTING = frozenset("%!@")
 _NOTHING = Usage()
@@ -91,11 +65,11 @@ class SmtpSession:
             waits_to_greet=policy.waits_to_greet,
         )
         self.engine: Engine = cast(Engine, self._smtp)
-        self._login: Login | None = None
-        self._failures = 0
+        self._emit = Telling(peer, runtime)
         self._messages = 0
         self._total_octets = 0
         self._tls = "implicit" if peer.is_tls else ""
+        self._desk = LoginDesk(peer.client, policy.failures_before_close, runtime, services, self._emit)
         self._is_closed = False
         self._forget_transaction()
 
@@ -117,7 +91,7 @@ class SmtpSession:
             self._forget_transaction()
             return None
         if isinstance(event, Authenticate):
-            return self._authenticate(event.credentials)
+            return self._desk.authenticate(event.credentials)
         if isinstance(event, StartTls):
             return replies.START_TLS
         return replies.NO_DECISION
@@ -125,17 +99,17 @@ class SmtpSession:
     def tls_started(self, version: str, cipher: str) -> None:
         self._drop_message()
         self._forget_transaction()
-        self._login = None
+        self._desk.forget()
         self._tls = version
 
     def tick(self) -> None:
         pass  # grants are renewed by mail sessions only
 
     def timeout_reply(self) -> Reply:
-        return TIMEOUT
+        return answers.TIMEOUT
 
     def shutdown_reply(self) -> Reply:
-        return SHUTDOWN
+        return answers.SHUTDOWN
 
     def closed(self, reason: CloseReason) -> None:
         if self._is_closed:
@@ -150,72 +124,8 @@ class SmtpSession:
             messages=self._messages,
             octets=self._total_octets,
             tls=self._tls or None,
-            identity=str(self._login.identity) if self._login else None,
+            identity=str(self._desk.login.identity) if self._desk.login else None,
         )
-
-    # Logging in
-
-    def _authenticate(self, credentials: _Credentials) -> Reply | Awaitable[Reply | None]:
-        wait_seconds = self._services.throttle.wait_before_seconds(self._peer.client, credentials.name)
-        if wait_seconds > 0:
-            return self._check_after(wait_seconds, credentials)
-        result = self._check(credentials)
-        if isinstance(result, Login | Denied | Unavailable):
-            return self._conclude(result, credentials)
-        return self._conclude_later(result, credentials)
-
-    def _check(self, credentials: _Credentials) -> MaybeLater:
-        authenticator = self._services.authenticator
-        if isinstance(credentials, PlainCredentials):
-            return authenticator.check_password(credentials.name, credentials.password)
-        return authenticator.check_cram_md5(credentials.name, credentials.challenge, credentials.digest)
-
-    async def _check_after(self, seconds: float, credentials: _Credentials) -> Reply:
-        await self._runtime.sleep(seconds)
-        result = self._check(credentials)
-        if not isinstance(result, Login | Denied | Unavailable):
-            result = await result
-        return await self._concluded(result, credentials)
-
-    async def _conclude_later(self, pending: Awaitable[AuthResult], credentials: _Credentials) -> Reply:
-        return await self._concluded(await pending, credentials)
-
-    async def _concluded(self, result: AuthResult, credentials: _Credentials) -> Reply:
-        answer = self._conclude(result, credentials)
-        return answer if isinstance(answer, Reply) else await answer
-
-    def _conclude(self, result: AuthResult, credentials: _Credentials) -> Reply | Awaitable[Reply]:
-        mechanism = credentials.mechanism if isinstance(credentials, PlainCredentials) else "CRAM-MD5"
-        if isinstance(result, Login):
-            return self._logged_in(result, credentials.name, mechanism)
-        return self._not_logged_in(result, credentials.name, mechanism)
-
-    def _logged_in(self, login: Login, name: str, mechanism: str) -> Reply:
-        self._login = login
-        self._services.throttle.succeeded(self._peer.client, name)
-        self._emit("smtp.login", identity=str(login.identity), mechanism=mechanism, tls=self._tls or None)
-        return replies.AUTHENTICATED
-
-    def _not_logged_in(
-        self, result: Denied | Unavailable, name: str, mechanism: str
-    ) -> Reply | Awaitable[Reply]:
-        if isinstance(result, Unavailable):
-            self._login_failed_event(name, mechanism, f"unavailable: {result.detail}")
-            return AUTH_UNAVAILABLE
-        throttle = self._services.throttle
-        throttle.failed(self._peer.client, name)
-        self._login_failed_event(name, mechanism, result.reason)
-        self._failures += 1
-        answer = AUTH_FAILED if self._failures < self._policy.failures_before_close else TOO_MANY_FAILURES
-        delay = throttle.delay_seconds(self._peer.client, name)
-        return self._answer_after(delay, answer) if delay > 0 else answer
-
-    async def _answer_after(self, seconds: float, answer: Reply) -> Reply:
-        await self._runtime.sleep(seconds)
-        return answer
-
-    def _login_failed_event(self, name: str, mechanism: str, reason: str) -> None:
-        self._emit("smtp.login.failed", name=replies.printable(name), mechanism=mechanism, reason=reason)
 
     # The envelope
 
@@ -232,15 +142,15 @@ class SmtpSession:
 
     def _sender(self, command: MailFrom) -> Reply:
         policy = self._policy
-        login = self._login
+        login = self._desk.login
         if login is None:
             if policy.service == "submission" and "grant" not in policy.relay_by:
-                return AUTH_REQUIRED  # RFC 6409 4.3
+                return answers.AUTH_REQUIRED  # RFC 6409 4.3
         elif policy.sender_bound and not is_bound(
             command.sender, login.identity, login.terms, self._services.local_domains
         ):
-            self._refused(NOT_YOUR_SENDER, "sender-not-bound", sender=_text(command.sender))
-            return NOT_YOUR_SENDER
+            self._refused(answers.NOT_YOUR_SENDER, "sender-not-bound", sender=_text(command.sender))
+            return answers.NOT_YOUR_SENDER
         self._forget_transaction()
         self._mail = command
         return replies.SENDER_OK
@@ -253,7 +163,7 @@ class SmtpSession:
         if key in self._known:
             return replies.RECIPIENT_OK
         if len(self._recipients) >= self._policy.recipients:
-            return TOO_MANY_RECIPIENTS
+            return answers.TOO_MANY_RECIPIENTS
         refusal = self._local_recipient(command) if is_local else self._remote_recipient(command)
         if refusal is not None:
             return refusal
@@ -262,7 +172,7 @@ class SmtpSession:
 
     def _local_recipient(self, command: RcptTo) -> Reply | None:
         written = command.recipient
-        if self._policy.service == "submission" and self._login is None:
+        if self._policy.service == "submission" and self._desk.login is None:
             # There everything is on somebody's account, mail for our own users too.
             refusal = self._permission(written)
             if refusal is not None:
@@ -270,11 +180,11 @@ class SmtpSession:
         try:
             address = self._resolve(written)
         except LookupUnavailable:
-            self._refused(LOOKUP_FAILED, "lookup-unavailable", recipient=str(written))
-            return LOOKUP_FAILED
+            self._refused(answers.LOOKUP_FAILED, "lookup-unavailable", recipient=str(written))
+            return answers.LOOKUP_FAILED
         if address is None:
-            self._refused(NO_SUCH_USER, "no-such-user", recipient=str(written))
-            return NO_SUCH_USER
+            self._refused(answers.NO_SUCH_USER, "no-such-user", recipient=str(written))
+            return answers.NO_SUCH_USER
         self._recipients.append(Recipient(address, True, command.notify, command.orcpt))
         return None
 
@@ -297,9 +207,9 @@ class SmtpSession:
     def _remote_recipient(self, command: RcptTo) -> Reply | None:
         address = command.recipient
         if not _ROUTING.isdisjoint(address.local):
-            return self._relay_refused(ROUTED_ADDRESS, "routed-address", address)
+            return self._relay_refused(answers.ROUTED_ADDRESS, "routed-address", address)
         if address.domain.startswith("["):
-            return self._relay_refused(LITERAL_DOMAIN, "address-literal", address)
+            return self._relay_refused(answers.LITERAL_DOMAIN, "address-literal", address)
         refusal = self._permission(address)
         if refusal is None:
             self._recipients.append(Recipient(address, False, command.notify, command.orcpt))
@@ -308,22 +218,22 @@ class SmtpSession:
     def _permission(self, address: MailAddress) -> Reply | None:
         """None when somebody's login stands behind one more recipient, else the refusal."""
         policy = self._policy
-        if self._login is not None and "auth" in policy.relay_by:
+        if self._desk.login is not None and "auth" in policy.relay_by:
             if not self._relayed:
-                self._relay_permitted(str(self._login.identity), "auth", address)
+                self._relay_permitted(str(self._desk.login.identity), "auth", address)
         elif "grant" in policy.relay_by:
             decision = self._ask_grants(self._relayed + 1)
             if decision.verdict != "permit":
-                return self._relay_refused(_refusal_of(decision), decision.reason, address)
+                return self._relay_refused(answers.refusal_of(decision), decision.reason, address)
             if not self._relayed:
                 identity = str(decision.grant.identity) if decision.grant else ""
                 self._relay_permitted(identity, decision.reason, address)
             self._decision = decision
         elif policy.service == "submission":
-            return self._relay_refused(AUTH_REQUIRED, "no-login", address)
+            return self._relay_refused(answers.AUTH_REQUIRED, "no-login", address)
         else:
             text = f"relaying denied for [{self._peer.client}]: use authentication"
-            return self._relay_refused(reply(550, "5.7.1", text), "no-login", address)
+            return self._relay_refused(replies.reply(550, "5.7.1", text), "no-login", address)
         self._relayed += 1
         return None
 
@@ -345,7 +255,7 @@ class SmtpSession:
             # The grant may have lapsed or been revoked since RCPT.
             decision = self._ask_grants(self._relayed)
             if decision.verdict != "permit":
-                answer = self._relay_refused(_refusal_of(decision), decision.reason, None)
+                answer = self._relay_refused(answers.refusal_of(decision), decision.reason, None)
                 self._forget_transaction()
                 return answer
             self._decision = decision
@@ -365,7 +275,7 @@ class SmtpSession:
         return replies.START_BODY
 
     def _not_taken(self, error: QueueError) -> Reply:
-        answer = QUEUE_FULL if error.is_full else QUEUE_FAILED
+        answer = answers.QUEUE_FULL if error.is_full else answers.QUEUE_FAILED
         self._refused(answer, f"queue: {error}")
         self._drop_message()
         self._forget_transaction()
@@ -374,8 +284,8 @@ class SmtpSession:
     def _received(self, queue_id: str, decision: Decision | None) -> bytes:
         smtp = self._smtp
         authority = ""
-        if self._login is not None:
-            authority = f"authenticated: {self._login.identity}"
+        if self._desk.login is not None:
+            authority = f"authenticated: {self._desk.login.identity}"
         elif decision is not None:
             authority = authority_of(decision.grant) if decision.grant else "trusted network"
         return received(
@@ -385,7 +295,7 @@ class SmtpSession:
             protocol=with_protocol(
                 is_extended=smtp.is_extended,
                 is_tls=smtp.is_tls,
-                is_authenticated=self._login is not None,
+                is_authenticated=self._desk.login is not None,
                 smtputf8=self._mail is not None and self._mail.smtputf8,
             ),
             queue_id=queue_id,
@@ -402,10 +312,10 @@ class SmtpSession:
         if header is not None:
             header.feed(octets)
             if header.octets > self._policy.header_bytes:
-                self._fail(HEADER_TOO_LARGE, "header-too-large")
+                self._fail(answers.HEADER_TOO_LARGE, "header-too-large")
                 return None
             if header.hops > self._policy.max_hops:
-                self._fail(LOOP, "loop")  # RFC 5321 6.3
+                self._fail(answers.LOOP, "loop")  # RFC 5321 6.3
                 return None
             if header.is_complete:
                 self._header = None
@@ -423,7 +333,7 @@ class SmtpSession:
             self._fail_by_queue(error)
 
     def _fail_by_queue(self, error: QueueError) -> None:
-        self._fail(QUEUE_FULL if error.is_full else QUEUE_FAILED, f"queue: {error}")
+        self._fail(answers.QUEUE_FULL if error.is_full else answers.QUEUE_FAILED, f"queue: {error}")
 
     def _fail(self, answer: Reply, reason: str) -> None:
         self._failure, self._failure_reason = answer, reason
@@ -448,7 +358,7 @@ class SmtpSession:
             usage = Usage(1, self._relayed, incoming.octets)
             charged = self._services.grants.charge(grant, usage, self._peer.session)
             if charged.verdict != "permit":
-                answer = self._relay_refused(_refusal_of(charged), charged.reason, None)
+                answer = self._relay_refused(answers.refusal_of(charged), charged.reason, None)
                 self._drop_message()
                 self._forget_transaction()
                 return answer
@@ -459,8 +369,8 @@ class SmtpSession:
 
     def _envelope(self, mail: MailFrom, grant: Grant | None) -> Envelope:
         identity = ""
-        if self._login is not None:
-            identity = str(self._login.identity)
+        if self._desk.login is not None:
+            identity = str(self._desk.login.identity)
         elif grant is not None:
             identity = str(grant.identity)
         return Envelope(
@@ -484,7 +394,7 @@ class SmtpSession:
         except QueueError as error:
             if grant is not None:
                 self._services.grants.refund(grant, usage)
-            answer = QUEUE_FULL if error.is_full else QUEUE_FAILED
+            answer = answers.QUEUE_FULL if error.is_full else answers.QUEUE_FAILED
             self._refused(answer, f"queue: {error}", sender=_text(envelope.sender))
             return answer
         self._messages += 1
@@ -501,12 +411,6 @@ class SmtpSession:
         return Reply(250, b"250 2.6.0 queued as " + incoming.queue_id.encode("ascii", "replace") + b"\r\n")
 
     # Events
-
-    def _emit(self, event_name: str, /, **fields: str | int | float | None) -> None:
-        runtime = self._runtime
-        fields["session"] = self._peer.session
-        fields["client"] = self._peer.client.text
-        runtime.emit(Event(event_name, runtime.clock.now(), fields))
 
     def _refused(
         self, answer: Reply, reason: str, *, sender: str | None = None, recipient: str | None = None
@@ -537,12 +441,3 @@ class SmtpSession:
 
 def _text(sender: MailAddress | None) -> str:
     return "<>" if sender is None else str(sender)
-
-
-def _refusal_of(decision: Decision) -> Reply:
-    text = decision.text or "relaying denied"
-    if decision.verdict == "quota":
-        return reply(452, "4.5.3" if decision.reason == "quota-recipients" else "4.7.1", text)
-    if decision.verdict == "defer":
-        return reply(451, "4.7.1", text)
-    return reply(550, "5.7.1", text)
