@@ -104,6 +104,8 @@ class Drop:
             yield body[start : start + self._boxes.block]
 
     def remove(self, indexes: Iterable[int]) -> Sequence[int]:
+        if self._boxes.is_down:
+            raise MailboxError("input/output error")
         left = []
         for index in indexes:
             uid = self._bodies[index][0]

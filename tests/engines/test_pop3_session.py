@@ -257,6 +257,57 @@ def test_one_closing_event_a_connection() -> None:
     assert site.named("pop3.login")[0].fields["mechanism"] == "PASS"
 
 
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (b"QUIT\r\n", "quit"),
+        (b"X\r\n" * 20, "errors"),
+        (b"CAPA\r\n" * 101, "junk"),
+        (b"USER ann@example.org\r\nPASS wrong\r\n" * 3, "login-failures"),
+        (b"A" * 300, "line-too-long"),
+        (b"NOOP\n", "bare-line-end"),
+        (b"STLS\r\nQUIT\r\n", "early-tls"),
+        (b"GET / HTTP/1.1\r\n", "not-pop3"),
+        (b"\x16\x03", "not-pop3"),
+        (b"USER ann@example.org\r\nPASS sesame open\r\nRETR 2\r\n", "broken-message"),
+        (b"USER ann@example.org\r\nPASS sesame open\r\nQUIT\r\n", "quit"),
+    ],
+)
+def test_the_closing_event_says_why(sent: bytes, reason: str) -> None:
+    site = Site(bodies=[SMALL, LONG]).with_policy(offers_tls=True)
+    site.boxes.breaks.add("uid-2")
+    talk = site.talk()
+    talk.send(sent)
+    assert talk.is_closing
+    talk.session.closed("quit")
+    assert site.named("pop3.close")[0].fields["reason"] == reason
+
+
+def test_a_mailbox_that_fails_at_quit_is_told() -> None:
+    site = Site()
+    talk = site.talk()
+    talk.login()
+    talk.send(b"DELE 1\r\n")
+    site.boxes.is_down = True
+    assert talk.send(b"QUIT\r\n") == b"-ERR [SYS/TEMP] Some deleted messages could not be removed.\r\n"
+    assert not site.boxes.open
+    talk.session.closed("quit")
+    fields = site.named("pop3.close")[0].fields
+    assert (fields["deleted"], fields["fault"]) == (0, "input/output error")
+
+
+def test_the_proof_is_checked_late_and_later() -> None:
+    site = Site()
+    site.throttle.before = 8.0
+    site.accounts.is_later = True
+    assert site.talk().login().endswith(b"+OK Logged in.\r\n")
+
+
+def test_events_of_others_are_a_defect() -> None:
+    with pytest.raises(TypeError):
+        Site().session().decide(object())
+
+
 def test_a_timeout_says_nothing_and_a_stopping_server_does() -> None:
     talk = Site().talk()
     talk.engine.shut_down(talk.session.timeout_reply())

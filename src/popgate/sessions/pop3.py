@@ -168,7 +168,8 @@ class Pop3Session:
             "pop3.close",
             identity=None if identity is None else str(identity),
             protocol=self._protocol,
-            reason=reason,
+            # For the shell every end that the engine chose is a "quit"
+            reason=(self.engine.ended_by or reason) if reason == "quit" else reason,
             retrieved=len(self._retrieved),
             deleted=self._removed,
             octets=self.engine.octets_sent,
@@ -349,11 +350,13 @@ class Pop3Session:
         seen = sorted(self._retrieved.difference(deleted))
 
         def update() -> int:
-            left = len(maildrop.remove(deleted)) if deleted else 0
-            if seen:
-                maildrop.mark_seen(seen)
-            self._release()
-            return left
+            try:
+                left = len(maildrop.remove(deleted)) if deleted else 0
+                if seen:
+                    maildrop.mark_seen(seen)
+                return left
+            finally:
+                self._release()
 
         try:
             left = cast(int, await self._in_thread(update))

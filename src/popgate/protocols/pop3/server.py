@@ -91,6 +91,8 @@ class Pop3Server:
         self._junk = 0
         self.octets_sent = 0
         """Octets of messages sent, before dot-stuffing; of long listings too."""
+        self.ended_by = ""
+        """Why the engine ended the session, once it has: a constant for logs, such as `quit` or `errors`."""
         self._challenge = b""
         if offer.apop:
             # RFC 1939 7: msg-id syntax, different each time; no clock or process id to guess from
@@ -110,12 +112,12 @@ class Pop3Server:
             return
         if self._awaits_tls:
             # RFC 2595 4: the next octets belong to TLS, and the shell takes those
-            self._close()
+            self._close("early-tls")
             return
         if self._is_fresh:
             self._is_fresh = False
             if data[0] == 0x16:  # a TLS handshake record: the client took this for an implicit TLS port
-                self._close()
+                self._close("not-pop3")
                 return
         self._input.feed(data)
 
@@ -130,14 +132,14 @@ class Pop3Server:
             try:
                 line = self._input.take_line(sasl.MAX_LINE if self._exchange else MAX_LINE)
             except LineTooLong:
-                self._close(b"-ERR Line too long.\r\n")
+                self._close("line-too-long", b"-ERR Line too long.\r\n")
                 break
             except BareLineEnd:
-                self._close(b"-ERR Lines must end in CR LF.\r\n")
+                self._close("bare-line-end", b"-ERR Lines must end in CR LF.\r\n")
                 break
             if line is None:
                 if self._is_eof:
-                    self._close()
+                    self._close("eof")
                 break
             event = self._continue(line) if self._exchange else self._command(line)
             if event is not None:
@@ -155,8 +157,10 @@ class Pop3Server:
             self._refuse_injection()
             return
         self._send(reply.wire)
-        if reply.closes or type(event) is Quit:
-            self._close()
+        if type(event) is Quit:
+            self._close("quit")
+        elif reply.closes:
+            self._close("login-failures" if type(event) is Authenticate else "refused")
         elif reply.is_ok:
             self._apply(event, reply)
         if self._last_words is not None and self._source is None:
@@ -191,11 +195,11 @@ class Pop3Server:
             raise MisuseError("no long reply is in progress")
         self._source = None
         if failed:
-            self._close()
+            self._close("broken-message")
             return
         self._send(self._stuffer.end())
         if self._last_words is not None:
-            self._close(self._last_words.wire)
+            self.shut_down(self._last_words)
 
     def tls_started(self) -> None:
         """TLS is up: all session state and buffered input is forgotten."""
@@ -217,9 +221,9 @@ class Pop3Server:
         if self._phase is Phase.CLOSING:
             return
         if self._awaits_tls:
-            self._close()  # a line in clear would be taken for a part of the handshake
+            self._close("shut-down")  # a line in clear would be taken for a part of the handshake
         elif self._event is None and self._source is None:
-            self._close(reply.wire)
+            self._close("shut-down", reply.wire)
         else:
             self._last_words = reply
 
@@ -257,7 +261,7 @@ class Pop3Server:
         rule = RULES.get(verb) or RULES.get(verb.upper())
         if rule is None:
             if verb in HTTP_METHODS:
-                self._close()  # a web page made a browser speak to us; it gets no answer to read
+                self._close("not-pop3")  # a web page made a browser speak to us; it gets no answer to read
                 return None
             return self._refuse(b"-ERR Unknown command.\r\n")
         if rule.phase is not None and rule.phase is not self._phase:
@@ -269,7 +273,7 @@ class Pop3Server:
         if rule.is_junk:
             self._junk += 1
             if self._junk > self._offer.junk:
-                self._close(b"-ERR Too many commands that do nothing.\r\n")
+                self._close("junk", b"-ERR Too many commands that do nothing.\r\n")
                 return None
         return rule.run(self, argument)
 
@@ -358,7 +362,7 @@ class Pop3Server:
 
     def _refuse_injection(self) -> None:
         # RFC 2595 4: what came in clear behind STLS must not count as said under TLS
-        self._close(b"-ERR Nothing may follow STLS before TLS.\r\n")
+        self._close("early-tls", b"-ERR Nothing may follow STLS before TLS.\r\n")
 
     def _utf8(self, _: bytes) -> Pop3Event | None:
         self._is_utf8 = True
@@ -456,7 +460,7 @@ class Pop3Server:
     def _quit(self, _: bytes) -> Pop3Event | None:
         if self._phase is Phase.TRANSACTION:
             return Quit(self._maildrop.deleted)
-        self._close(BYE.wire)
+        self._close("quit", BYE.wire)
         return None
 
     # Shared
@@ -484,13 +488,14 @@ class Pop3Server:
     def _refuse(self, wire: bytes) -> Pop3Event | None:
         self._errors += 1
         if self._errors >= self._offer.errors:
-            self._close(b"-ERR Too many errors.\r\n")
+            self._close("errors", b"-ERR Too many errors.\r\n")
         else:
             self._send(wire)
         return None
 
-    def _close(self, wire: bytes = b"") -> None:
+    def _close(self, why: str, wire: bytes = b"") -> None:
         self._send(wire)
+        self.ended_by = why
         self._phase = Phase.CLOSING
         self._exchange = None
         self._awaits_tls = False
