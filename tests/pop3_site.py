@@ -230,12 +230,11 @@ class Site:
     def session(self, *, is_tls: bool = False, client: ClientAddress = CLIENT) -> Pop3Session:
         self._sessions += 1
         self.services.openings.took(ANN, 0.0 if self.opens_quickly else 1.0, self.clock)
-        return Pop3Session(
-            Peer(f"S{self._sessions}", client, 40000, "192.0.2.1:110", is_tls),
-            self.policy,
-            Runtime(self.clock, self.events.append, self._sleep, self.run, self.token),
-            self.services,
-        )
+        return self.session_for(Peer(f"S{self._sessions}", client, 40000, "192.0.2.1:110", is_tls))
+
+    def session_for(self, peer: Peer) -> Pop3Session:
+        runtime = Runtime(self.clock, self.events.append, self._sleep, self.run, self.token)
+        return Pop3Session(peer, self.policy, runtime, self.services)
 
     def talk(self, *, is_tls: bool = False) -> "Talk":
         return Talk(self.session(is_tls=is_tls))

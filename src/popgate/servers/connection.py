@@ -348,11 +348,6 @@ class Connection(asyncio.Protocol, OpenConnection):
         was_up = tls.is_up
         try:
             text = tls.receive(data)
-        except ssl.SSLZeroReturnError:
-            self.eof_received()
-            if self._closed and self._transport is not None:
-                self._transport.close()
-            return
         except (ssl.SSLError, OSError) as fault:
             self._tls_failed(tls, fault)
             return
@@ -366,6 +361,10 @@ class Connection(asyncio.Protocol, OpenConnection):
         engine = self._engine
         if text and engine is not None and not self._closed:
             self._receive(engine, text)
+        if tls.has_ended and not self._is_lingering:
+            self.eof_received()
+            if self._closed and self._transport is not None:
+                self._transport.close()
 
     def _tls_is_up(self, tls: TlsLayer) -> None:
         peer, self._tls_peer = self._tls_peer, None

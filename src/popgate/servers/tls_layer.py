@@ -11,21 +11,23 @@ _BLOCK = 65536
 
 
 class TlsLayer:
-    """The server's end of one TLS connection. `is_up`: the handshake is done."""
+    """The server's end of one TLS connection. `is_up`: the handshake is done. `has_ended`: the
+    client has closed TLS, and says nothing more."""
 
-    __slots__ = ("_incoming", "_object", "_outgoing", "is_up")
+    __slots__ = ("_incoming", "_object", "_outgoing", "has_ended", "is_up")
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self.is_up = False
+        self.has_ended = False
 
     def receive(self, data: bytes) -> bytes:
         """Take what came over the wire; returns what the client said in it, b"" for nothing yet.
 
-        Afterwards `take_output` may have something for the wire. Raises ssl.SSLError when it is
-        not TLS or not acceptable, ssl.SSLZeroReturnError when the client closed TLS.
+        Afterwards `take_output` may have something for the wire, and `has_ended` may be true.
+        Raises ssl.SSLError when it is not TLS or not acceptable.
         """
         self._incoming.write(data)
         parts = []
@@ -35,14 +37,14 @@ class TlsLayer:
                 self.is_up = True
             while True:
                 block = self._object.read(_BLOCK)
-                if not block:
+                if not block:  # so read() tells of the client's closing alert
+                    self.has_ended = True
                     break
                 parts.append(block)
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:
-            if not parts:
-                raise
+            self.has_ended = True
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def wrap(self, data: bytes) -> bytes:
