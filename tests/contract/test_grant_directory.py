@@ -324,6 +324,18 @@ def test_further_owners_can_be_allowed(allow: Path) -> None:
     assert len(DirectoryStore(str(allow), allowed_uids=[12345]).find(address())) == 1
 
 
+@needs_root
+def test_what_root_writes_the_server_can_read(allow: Path) -> None:
+    os.chown(allow.parent, 12345, 12346)
+    os.chmod(allow.parent, 0o711)
+    made = allow.parent / "made" / "by" / "root"
+    DirectoryStore(str(made)).change(address(), lambda _: [grant(used=Usage(1))])
+    for path in (made.parent, made, made / NAME):
+        assert (path.stat().st_uid, path.stat().st_gid) == (12345, 12346)
+    os.chown(made / NAME, 12345, 12346)  # as the server writes it
+    assert len(DirectoryStore(str(made)).find(address())) == 1
+
+
 def test_names_that_are_not_canonical_are_nobodys(allow: Path) -> None:
     names = [
         "203.000.113.9",

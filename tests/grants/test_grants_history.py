@@ -139,6 +139,33 @@ def test_a_file_that_was_moved_away_is_made_anew(tmp_path: Path) -> None:
     assert len(events_of(str(tmp_path), HERE, SETTINGS)) == 1
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_writes_the_server_can_append_to(tmp_path: Path) -> None:
+    os.chown(tmp_path, 12345, 12346)
+    kept = History(str(tmp_path / "history"))
+    kept(event(1))
+    kept.close()
+    for path in (tmp_path / "history", tmp_path / "history" / history.CURRENT):
+        assert (path.stat().st_uid, path.stat().st_gid) == (12345, 12346)
+
+
+@pytest.mark.parametrize("how", ["symlink", "link", "fifo"])
+def test_nothing_is_written_into_what_was_put_in_its_place(tmp_path: Path, how: str) -> None:
+    (tmp_path / "secret").write_bytes(b"")
+    place = tmp_path / history.CURRENT
+    if how == "symlink":
+        place.symlink_to("secret")
+    elif how == "link":
+        os.link(tmp_path / "secret", place)
+    else:
+        os.mkfifo(place)
+    kept = History(str(tmp_path))
+    kept(event(1))
+    kept.close()
+    assert (tmp_path / "secret").read_bytes() == b"" and kept.lost_lines == 1
+    assert events_of(str(tmp_path), HERE, SETTINGS) == []
+
+
 def test_what_cannot_be_written_is_counted_and_does_not_raise(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     kept = History(str(tmp_path / "file"))

@@ -9,15 +9,18 @@ It is a help for people and never asked by a decision; losing it costs nothing e
 how they are printed is the command's business.
 """
 
+import errno
 import fcntl
 import json
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from typing import Final, Literal
 
 from popgate.grants import rules, words
 from popgate.grants.grant import Grant, Usage
 from popgate.grants.networks import BUILT_IN_NEVER, NetworkSet
+from popgate.grants.ownership import make_directory, owner_for
 from popgate.grants.settings import GrantSettings
 from popgate.grants.store import GrantStore, StoreError
 from popgate.values.address import AddressError, ClientAddress
@@ -33,7 +36,8 @@ OLDER: Final = "grants.1.jsonl"
 
 _KEPT: Final = ("grant.", "smtp.relay.")
 _MAX_TEXT: Final = 512
-_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class History:
@@ -88,12 +92,12 @@ class History:
     def _open_current(self, more: int) -> None:
         """Have the current file open, rotated where `more` bytes would be too many for it."""
         if self._directory < 0:
-            os.makedirs(self._path, 0o700, exist_ok=True)
+            make_directory(self._path)
             self._directory = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         if self._file >= 0 and not self._is_current():
             self._close_file()
         if self._file < 0:
-            self._file = os.open(CURRENT, _APPEND, 0o600, dir_fd=self._directory)
+            self._file = self._open_file()
         if os.fstat(self._file).st_size + more > self._max_file_bytes:
             self._rotate()
 
@@ -104,9 +108,21 @@ class History:
             if self._is_current() and os.fstat(self._file).st_size:  # else another process did it
                 os.rename(CURRENT, OLDER, src_dir_fd=self._directory, dst_dir_fd=self._directory)
             self._close_file()
-            self._file = os.open(CURRENT, _APPEND, 0o600, dir_fd=self._directory)
+            self._file = self._open_file()
         finally:
             os.close(lock)
+
+    def _open_file(self) -> int:
+        file = os.open(CURRENT, _APPEND, 0o600, dir_fd=self._directory)
+        try:
+            _check_is_ours(file)
+            owner = owner_for(self._directory)
+            if owner is not None:
+                os.fchown(file, *owner)
+        except OSError:
+            os.close(file)
+            raise
+        return file
 
     def _is_current(self) -> bool:
         try:
@@ -119,6 +135,13 @@ class History:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+
+def _check_is_ours(file: int) -> None:
+    """Root must not write into, or give away, what was linked here under the history's name."""
+    state = os.fstat(file)
+    if not stat.S_ISREG(state.st_mode) or state.st_nlink > 1:
+        raise OSError(errno.EINVAL, "the history is not a regular file with one name")
 
 
 def _line(event: Event) -> bytes:
@@ -150,7 +173,7 @@ def events_of(directory: str, address: ClientAddress, settings: GrantSettings) -
 def _lines(directory: str) -> Iterator[bytes]:
     for name in (OLDER, CURRENT):
         try:
-            file = os.open(os.path.join(directory, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            file = os.open(os.path.join(directory, name), _READ)
         except OSError:
             continue
         with open(file, "rb") as lines:

@@ -20,6 +20,7 @@ from typing import Final
 
 from popgate.grants import rules
 from popgate.grants.grant import DEFAULT_TERMS, Grant, Terms, Usage
+from popgate.grants.ownership import Owner, make_directory, owner_for
 from popgate.grants.store import Change, StoreError
 from popgate.grants.stores import spool
 from popgate.grants.stores.renaming import EXCHANGE, NO_REPLACE, UNSUPPORTED, rename2_here
@@ -36,8 +37,9 @@ _RACES_AT_MOST: Final = 20
 class DirectoryStore:
     """The grant directory at `path`; made with mode 0700 when missing. Raises StoreError.
 
-    Only files of this process's user, of root and of `allowed_uids` count. `file_mode` is
-    what new files get: 0o600, or more where relay-ctrl-check runs as another user.
+    Only files of this process's user, of root, of the directory's owner and of `allowed_uids`
+    count. What root writes is given to the directory's owner. `file_mode` is what new files get:
+    0o600, or more where relay-ctrl-check runs as another user.
     A change waits at most `lock_seconds` for the lock. May be used by threads and after fork.
     """
 
@@ -60,8 +62,9 @@ class DirectoryStore:
         self._lock_owner = 0
         self._threads = threading.Lock()
         try:
-            os.makedirs(path, 0o700, exist_ok=True)
+            make_directory(path)
             self._directory = _open_directory(path)
+            self._owner = self._owner_here()
         except OSError as error:
             raise _fault("open", path, error) from error
 
@@ -208,7 +211,8 @@ class DirectoryStore:
         for _ in range(_NAMES_AT_MOST):
             temporary = spool.temporary_name(stamp)
             try:
-                spool.write_temporary(directory, content, modified_ns, temporary, self._file_mode)
+                owner = self._owner if os.geteuid() == 0 else None
+                spool.write_temporary(directory, content, modified_ns, temporary, self._file_mode, owner)
             except FileExistsError:
                 stamp += 0.000001
                 continue
@@ -350,6 +354,11 @@ class DirectoryStore:
         except OSError as error:
             raise _fault("read", name, error) from error
 
+    def _owner_here(self) -> Owner | None:
+        """Whose our files must be. The directory's owner can put anything there, so theirs count too."""
+        self._allowed_uids |= {os.fstat(self._directory).st_uid}
+        return owner_for(self._directory)
+
     def _check_directory(self) -> None:
         """No file of a name means no grant only while the directory itself is there."""
         try:
@@ -360,13 +369,14 @@ class DirectoryStore:
 
     def _reopen_if_replaced(self) -> None:
         try:
-            os.makedirs(self._path, 0o700, exist_ok=True)
+            make_directory(self._path)
             there, ours = os.stat(self._path), os.fstat(self._directory)
             if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
                 return
             fresh = _open_directory(self._path)
             with self._threads:
                 old, self._directory = self._directory, fresh
+                self._owner = self._owner_here()
                 self._lock_owner = 0
                 self._cache.clear()
                 os.close(old)

@@ -200,14 +200,24 @@ def write(
         raise
 
 
-def write_temporary(directory: int, content: bytes, modified_ns: int, temporary: str, mode: int) -> None:
-    """The first half of `write`: the file under its temporary name. Raises OSError."""
+def write_temporary(
+    directory: int,
+    content: bytes,
+    modified_ns: int,
+    temporary: str,
+    mode: int,
+    owner: tuple[int, int] | None = None,
+) -> None:
+    """The first half of `write`: the file under its temporary name, given to `owner` (user and
+    group) where there is one. Raises OSError."""
     file = os.open(temporary, _CREATE, mode, dir_fd=directory)
     try:
         try:
             if os.write(file, content) != len(content):
                 raise OSError(28, "short write to a grant file")  # ENOSPC
             os.utime(file, ns=(modified_ns, modified_ns))
+            if owner is not None:
+                os.fchown(file, *owner)
             if mode & 0o077:
                 os.fchmod(file, mode)  # whatever the umask
         finally:
