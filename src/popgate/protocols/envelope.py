@@ -74,8 +74,9 @@ _ULABEL = re.compile(r"[a-z0-9\x80-\U0010ffff](?:[a-z0-9\-\x80-\U0010ffff]*[a-z0
 # inet_aton reads such names as addresses, so the next hop may
 _NUMBER_AT_END = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
 
-MAX_LOCAL = 64  # RFC 5321 4.5.3.1.1
-MAX_PATH = 256  # RFC 5321 4.5.3.1.3; it leaves a domain fewer than the 255 octets of 4.5.3.1.2
+# RFC 5321 4.5.3.1.3. The limit of 64 octets for a local part (4.5.3.1.1) is not enforced: the bounce
+# addresses of large senders are longer, and refusing them would lose good mail.
+MAX_PATH = 256
 MAX_ENVID = 100  # RFC 3461 4.4
 MAX_ORCPT = 500  # RFC 3461 4.2
 
@@ -170,8 +171,6 @@ def _address(dots: str | None, quoted: str | None, domain: str) -> MailAddress:
             raise ValueError("the local part is empty")
         written = len(quoted.encode())
     domain = _read_domain(domain)
-    if written > MAX_LOCAL:
-        raise ValueError("the local part is longer than 64 octets")
     # octets in brackets, "@" and the quotes included
     if written + len(domain.encode()) + (3 if dots is not None else 5) > MAX_PATH:
         raise ValueError("the address is longer than 256 octets")
