@@ -301,7 +301,7 @@ async def test_ten_thousand_messages(site: Backends) -> None:
         started = time.perf_counter()
         assert len(pop.list()[1]) == 10_001
         assert len(pop.uidl()[1]) == 10_001
-        assert time.perf_counter() - started < 5  # poplib alone takes most of it
+        assert time.perf_counter() - started < 30  # only what grows with the square is that slow
         pop.quit()
 
     await site.serve(client)
