@@ -6,7 +6,7 @@ from pathlib import Path
 
 # Seeded tests draw alike in every worker process; this source does not.
 _random = random.SystemRandom()
-_claims: list[socket.socket] = []
+_claims: dict[int, int] = {}  # port to descriptor, open until the process ends
 
 
 def free_port(host: str = "127.0.0.1") -> int:
@@ -19,7 +19,7 @@ def free_port(host: str = "127.0.0.1") -> int:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for _ in range(1000):
         port = _random.randint(least, most)
-        if any(claim.getsockname()[1] == port for claim in _claims):
+        if port in _claims:
             continue
         claim = socket.socket(family)
         try:
@@ -29,7 +29,7 @@ def free_port(host: str = "127.0.0.1") -> int:
             claim.close()
             continue
         claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        _claims.append(claim)
+        _claims[port] = claim.detach()
         return port
     raise OSError(f"no free port on {host}")
 
