@@ -17,6 +17,7 @@ from contract.test_queue_intake import accept, open_queue, stored
 from popgate.files.real import RealDisk
 from popgate.queue.database import connect
 from popgate.queue.queue import QueueError
+from support.fault_disk import FaultDisk
 
 
 class FaultyDisk(RealDisk):
@@ -175,3 +176,33 @@ def test_every_acknowledged_message_survives_a_kill(tmp_path: Path) -> None:
     found = stored(tmp_path)
     missing = [name for name, body in acknowledged.items() if found.get(name) != body]
     assert missing == []
+
+
+async def test_the_body_is_durable_under_its_name_before_the_row_is_committed(tmp_path: Path) -> None:
+    steps: list[str] = []
+    disk = FaultDisk(RealDisk(), before=lambda operation: steps.append(operation.verb))
+
+    class Recording(sqlite3.Connection):
+        def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+            if sql == "COMMIT":
+                steps.append("COMMIT")
+            return super().execute(sql, *parameters)
+
+    def recording_connect(path: str) -> sqlite3.Connection:
+        return sqlite3.connect(path, isolation_level=None, check_same_thread=False, factory=Recording)
+
+    queue = open_queue(tmp_path, disk=disk, connect=recording_connect)
+    steps.clear()
+    await accept(queue, b"x" * 300_000)
+    commit = steps.index("COMMIT")
+    assert steps.index("create") < max(index for index, step in enumerate(steps) if step == "write")
+    assert steps[:commit][-3:] == ["sync", "close", "sync_directory"]
+    assert "write" not in steps[steps.index("sync") :]
+    queue.close()
+
+
+def test_the_log_is_synced_at_every_commit(tmp_path: Path) -> None:
+    connection = connect(str(tmp_path / "x.sqlite"))
+    assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()

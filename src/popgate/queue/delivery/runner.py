@@ -14,7 +14,7 @@ from popgate.queue import header
 from popgate.queue.backlog import NOW, Backlog, Damaged, Due, QueuedMessage
 from popgate.queue.delivery.bounded import MemoryBound
 from popgate.queue.delivery.client import Connection
-from popgate.queue.delivery.lane import Consignment, Lane, Reached
+from popgate.queue.delivery.lane import READY_MOST, Consignment, Lane, Reached
 from popgate.queue.delivery.local import Inboxes, LocalDelivery, LocalRecipients
 from popgate.queue.delivery.mx import MxLookup, Resolver
 from popgate.queue.delivery.outcome import Unreachable, Unroutable, deferred
@@ -33,6 +33,8 @@ from popgate.values.value import value
 
 PAGE = 500
 LATEST = 100
+BREATH_SECONDS = 0.01
+"""Between two scans, so that many small reasons to scan share one."""
 POLL_SECONDS = 0.1
 RESCAN_SECONDS = 1.0
 SWEEP_SECONDS = 900.0
@@ -97,6 +99,8 @@ class Runner:
         self._lanes: dict[str, Lane] = {}
         self._taken: set[tuple[int, int]] = set()
         self._cursor = _START
+        self._has_passed_over = False  # a scan met a full lane
+        self._has_given_out = False  # the last page brought something new
         self._woken = asyncio.Event()
         self._is_stopping = False
         self._has_ended = asyncio.Event()
@@ -129,10 +133,11 @@ class Runner:
                         self._prune(now)
                     version = await self._backlog.version()
                     is_more = await self._scan()
+                    await asyncio.sleep(BREATH_SECONDS)
                     await self._rest(is_more, version)
-                except QueueError as error:
-                    self._emit("queue.fault", reason=str(error))
-                    await self._sleep(FAULT_SECONDS)
+                except Exception as error:
+                    self._emit("queue.fault", reason=f"{type(error).__name__}: {error}")
+                    await asyncio.sleep(0 if self._is_stopping else FAULT_SECONDS)
         finally:
             if lock is not None:
                 self._queue.unlock_delivery(lock)
@@ -149,7 +154,8 @@ class Runner:
     async def _rest(self, is_more: bool, version: int) -> None:
         """Wait for a reason to scan again; `version` is the queue's before the last scan."""
         if is_more:
-            await self._sleep(0.02)
+            if not self._has_given_out:
+                await self._sleep(POLL_SECONDS)  # a long backlog and all its lanes are full
             return
         until = self._queue.clock.monotonic() + RESCAN_SECONDS
         while not self._is_stopping and not self._woken.is_set():
@@ -169,7 +175,10 @@ class Runner:
         page = await self._backlog.due(now, self._cursor, PAGE)
         is_more = len(page) == PAGE
         latest = await self._backlog.latest(now, LATEST) if is_more or self._cursor != _START else []
+        if self._cursor == _START:
+            self._has_passed_over = False
         self._cursor = page[-1].place if is_more else _START
+        self._has_given_out = False
         await self._give_out(page + latest)
         return is_more
 
@@ -186,9 +195,12 @@ class Runner:
                 lane.rests_until = 0.0
             if lane.rests(monotonic) and not self._schedule.is_over(group[0].created_at, now):
                 resting.setdefault(key, []).extend(group)
-            elif lane.has_room:
+            elif not lane.has_room:
+                self._has_passed_over = True
+            else:
                 numbers = tuple(dict.fromkeys(due.number for due in group))
                 self._taken.update((message, number) for number in numbers)
+                self._has_given_out = True
                 lane.offer(Consignment(message, numbers))
         for key, group in resting.items():
             # The destination rests: its messages wait with it, and no attempt is counted for them.
@@ -232,7 +244,7 @@ class Runner:
         except Exception as error:
             await self._mishap(consignment, error)
         finally:
-            self._release(consignment)
+            self._release(lane, consignment)
         return None
 
     async def _deliver_local(self, message: QueuedMessage) -> None:
@@ -247,7 +259,7 @@ class Runner:
                 results.expanded.append((consignee, outcome))
             else:
                 results.outcomes.append((consignee, outcome))
-        await self._settler.settle(message, results, self._header(message))
+        await self._settle(message, results)
 
     async def _serve_remote(
         self, lane: Lane, consignment: Consignment, connection: Reached | None
@@ -268,7 +280,7 @@ class Runner:
                 connection.abandon()
             return None
         finally:
-            self._release(consignment)
+            self._release(lane, consignment)
         return connection
 
     async def _deliver_remote(
@@ -291,7 +303,7 @@ class Runner:
         except Damaged as error:
             await self._set_aside(message, str(error))
             return connection
-        await self._settler.settle(message, results, self._header(message))
+        await self._settle(message, results)
         return connection
 
     async def _wait_no_longer(self, lane: Lane, message: QueuedMessage) -> None:
@@ -300,7 +312,7 @@ class Runner:
         if self._schedule.is_over(message.created_at, self._queue.clock.now()):
             outcome = deferred("4.4.1", lane.rest_status)
             results = Results([(one, outcome) for one in message.recipients])
-            await self._settler.settle(message, results, self._header(message))
+            await self._settle(message, results)
 
     def _failed(self, lane: Lane, error: Unreachable) -> None:
         now = self._queue.clock.monotonic()
@@ -312,10 +324,12 @@ class Runner:
         lane.rest_status = error.outcome.text
         self._emit("delivery.rest", destination=lane.key, seconds=round(seconds), reason=error.outcome.text)
 
-    def _header(self, message: QueuedMessage) -> Callable[[], bytes]:
-        """For a report: the header, read only where there is one to write."""
-        bodies = self._queue.bodies
-        return lambda: header.split(message.blocks(bodies))[0]
+    async def _settle(self, message: QueuedMessage, results: Results) -> None:
+        # the header is read only where there is a notification to write
+        if await self._settler.settle(
+            message, results, lambda: header.split(message.blocks(self._queue.bodies))[0]
+        ):
+            self.wake()
 
     async def _set_aside(self, message: QueuedMessage, reason: str) -> None:
         await self._backlog.set_aside(message.number, f"damaged: {reason}")
@@ -334,9 +348,10 @@ class Runner:
         )
         await self._backlog.set_aside(consignment.message, f"fault: {type(error).__name__}: {error}")
 
-    def _release(self, consignment: Consignment) -> None:
+    def _release(self, lane: Lane, consignment: Consignment) -> None:
         self._taken.difference_update((consignment.message, number) for number in consignment.numbers)
-        if not self._is_stopping:
+        # A scan for each delivery would cost more than the delivery.
+        if self._has_passed_over and len(lane.ready) < READY_MOST // 4 and not self._is_stopping:
             self.wake()
 
     def _emit(self, name: str, **fields: str | int | float | None) -> None:

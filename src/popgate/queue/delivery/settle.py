@@ -45,8 +45,10 @@ class Settler:
         self._reporter = Reporter(hostname, local_domains)
         self._chance = chance
 
-    async def settle(self, message: QueuedMessage, results: Results, header: Callable[[], bytes]) -> None:
-        """Does not give up while the database is at fault: a second attempt would be a second copy."""
+    async def settle(self, message: QueuedMessage, results: Results, header: Callable[[], bytes]) -> bool:
+        """Whether there is something new to deliver: a notification, or what an alias stood for.
+
+        Does not give up while the database is at fault: a second attempt would be a second copy."""
         now = self._backlog.queue.clock.now()
         changes: list[Change] = []
         by_kind: dict[Kind, list[Entry]] = {}
@@ -81,6 +83,7 @@ class Settler:
             for consignee in message.recipients:
                 if consignee.number in failed:
                     self._backlog.queue.emit(self._event("delivery.bounce.dropped", message, consignee))
+        return bool(targets or reports)
 
     def _judge(
         self, message: QueuedMessage, consignee: Consignee, outcome: Outcome, now: float
