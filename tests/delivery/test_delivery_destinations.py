@@ -62,8 +62,13 @@ async def test_after_a_rest_one_tries_and_then_all_follow(tmp_path: Path) -> Non
         await asyncio.sleep(0.2)
         counted = len(site.named("delivery.deferred"))
         assert counted <= 5
+        site.clock.advance(400)
+        site.runner.wake()
+        await site.wait_for("delivery.rest", 2)
+        await asyncio.sleep(0.2)
+        assert len(site.named("delivery.deferred")) == counted + 1
         async with peer:
-            site.clock.advance(400)
+            site.clock.advance(1000)
             site.runner.wake()
             await site.wait_for("delivery.sent", 30)
             await site.until_empty()
