@@ -64,7 +64,10 @@ class Engine(Protocol):
         ...
 
     def shut_down(self, reply: Any) -> None:
-        """Send `reply` (421, -ERR) as soon as the protocol permits and close; at once when idle."""
+        """Send `reply` (421, -ERR) as soon as the protocol permits and close; at once when idle.
+
+        While a message body is coming the engine waits for its end; called again, it does not.
+        """
         ...
 
     @property

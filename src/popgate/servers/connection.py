@@ -426,6 +426,9 @@ class Connection(asyncio.Protocol, OpenConnection):
         assert engine is not None and session is not None
         self._deadline = 0.0
         engine.shut_down(session.timeout_reply())
+        if engine.waiting_for is Wait.BODY:
+            # An engine lets a body come to its end before it closes; this one does not come.
+            engine.shut_down(session.timeout_reply())
         self._finish_after(engine, reason)
 
     def drain(self) -> None:
