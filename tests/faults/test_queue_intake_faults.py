@@ -15,7 +15,7 @@ import pytest
 
 from contract.test_queue_intake import accept, open_queue, stored
 from popgate.files.real import RealDisk
-from popgate.queue.database import connect
+from popgate.queue.database import Database, connect
 from popgate.queue.queue import QueueError
 from support.fault_disk import FaultDisk
 
@@ -206,3 +206,20 @@ def test_the_log_is_synced_at_every_commit(tmp_path: Path) -> None:
     assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     connection.close()
+
+
+async def test_opening_the_queue_again_keeps_the_locks_of_who_has_it_open(tmp_path: Path) -> None:
+    """POSIX locks of a process go when it closes any descriptor of the file (SQLite's "How to
+    corrupt", 2.2). Then another process would take itself for the last and delete the log under us."""
+    queue = open_queue(tmp_path)
+    again = Database(str(tmp_path))
+    first = await accept(queue, b"first")
+    code = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('DELETE FROM sequence WHERE 0')"
+    code += "; c.close()"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "queue.sqlite")], check=True)
+    assert (tmp_path / "queue.sqlite-wal").exists()
+    second = await accept(queue, b"second")
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "queue.sqlite")], check=True)
+    assert set(stored(tmp_path)) == {first, second}
+    again.close()
+    queue.close()

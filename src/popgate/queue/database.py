@@ -115,13 +115,25 @@ class Database:
         self._connection: sqlite3.Connection | None = None
         self._lock_fd = os.open(f"{directory}/{LOCK}", _CREATE, 0o600)
         try:
-            # Made here and not by SQLite, so that its mode does not hang on the umask;
-            # SQLite gives the log and the index the same mode.
-            os.close(os.open(self._path, _CREATE, 0o600))
+            self._create()
             self.transact([_prepare])
         except BaseException:
             self.close()
             raise
+
+    def _create(self) -> None:
+        """Make the file here and not by SQLite, so that its mode does not hang on the umask; SQLite
+        gives the log and the index the same mode.
+
+        A file that is there is never opened here: closing it would take away the POSIX locks of
+        all of this process's connections, and another process would delete the log under them.
+        """
+        fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+        try:
+            if not os.path.lexists(self._path):
+                os.close(os.open(self._path, _CREATE | os.O_EXCL, 0o600))
+        finally:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
 
     def transact(self, works: Sequence[Work]) -> list[object]:
         """Run `works` in one transaction; when it returns, all of it is on disk for good.
