@@ -4,8 +4,9 @@ import os
 import socket
 from dataclasses import dataclass
 
+from popgate.app.clock import SystemClock
 from popgate.app.logs import LogWriter
-from popgate.app.shared import SharedClock, SharedMemory
+from popgate.app.shared import SharedMemory
 from popgate.config.settings import Config
 from popgate.servers import limits
 from popgate.servers.settings import ListenerSettings
@@ -33,7 +34,7 @@ class ServerContext:
 
     config: Config
     listeners: list[BoundListener]
-    clock: SharedClock
+    clock: SystemClock
     connection_counts: memoryview
     throttle_counts: memoryview
     throttle_key: bytes
@@ -58,7 +59,7 @@ def make_context(
     return ServerContext(
         config=config,
         listeners=listeners,
-        clock=SharedClock(memory.allocate(8)),
+        clock=SystemClock(),
         connection_counts=memory.allocate(limits.buffer_size(workers)),
         throttle_counts=memory.allocate(throttle_octets),
         throttle_key=os.urandom(THROTTLE_KEY_OCTETS),

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 
 from popgate.app import backends
+from popgate.app.clock import SystemClock
 from popgate.app.context import ServerContext
 from popgate.app.logs import LogWriter
 from popgate.app.loop import run_loop
@@ -20,6 +21,7 @@ from popgate.queue.delivery.runner import Runner, Site
 from popgate.values.event import Event, EventSink
 
 SWEEP_SECONDS = 60.0
+STEP_SECONDS = 0.5
 _TICK_SECONDS = 1.0
 
 
@@ -76,6 +78,20 @@ def _drain_wake(context: ServerContext, runner: Runner) -> None:
     runner.wake()
 
 
+async def _follow_clock(clock: SystemClock, store: GrantStore, emit: EventSink) -> None:
+    """When the system clock was stepped, move the grants by as much first and the server's time after."""
+    step = clock.step_seconds()
+    if abs(step) < STEP_SECONDS:
+        return
+    try:
+        await asyncio.to_thread(store.redate, step)
+    except StoreError as fault:
+        emit(Event("clock.step.failed", clock.now(), {"detail": str(fault)}))
+        return
+    clock.adopt()
+    emit(Event("clock.step", clock.now(), {"seconds": round(step, 3)}))
+
+
 async def _tick(
     context: ServerContext, store: GrantStore, grants: Grants, emit: EventSink, flush: Callable[[], None]
 ) -> None:
@@ -84,13 +100,7 @@ async def _tick(
     while True:
         await asyncio.sleep(_TICK_SECONDS)
         flush()
-        try:
-            stepped = context.clock.adopt_step(store.redate)
-        except StoreError as fault:
-            emit(Event("clock.step.failed", context.clock.now(), {"detail": str(fault)}))
-            continue
-        if stepped:
-            emit(Event("clock.step", context.clock.now(), {"seconds": round(stepped, 3)}))
+        await _follow_clock(context.clock, store, emit)
         until_sweep -= _TICK_SECONDS
         if until_sweep <= 0:
             until_sweep = SWEEP_SECONDS

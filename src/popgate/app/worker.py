@@ -135,8 +135,6 @@ async def _drain(servers: list[asyncio.Server], listeners: list[Listener], secon
     deadline = loop.time() + seconds
     while any(listener.connections for listener in listeners) and loop.time() < deadline:
         await asyncio.sleep(0.05)
-        for listener in listeners:
-            listener.drain()
     for listener in listeners:
         listener.abort()
     await asyncio.sleep(0)
