@@ -133,7 +133,9 @@ async def _drain(servers: list[asyncio.Server], listeners: list[Listener], secon
         listener.drain()
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
-    while any(listener.connections for listener in listeners) and loop.time() < deadline:
+    while any(listener.connections for listener in listeners):
+        if loop.time() >= deadline:
+            break
         await asyncio.sleep(0.05)
     for listener in listeners:
         listener.abort()
