@@ -18,10 +18,16 @@ QUIET_SECONDS = 600.0
 
 
 class Sweeper:
-    """Sweeps one queue. `sweep` blocks: run it in a thread."""
+    """Sweeps one queue. `sweep` blocks: run it in a thread. What it found waits in `take_events`,
+    because events go out in the event loop."""
 
     def __init__(self, queue: SqliteQueue) -> None:
         self._queue = queue
+        self._events: list[Event] = []
+
+    def take_events(self) -> list[Event]:
+        events, self._events = self._events, []
+        return events
 
     def sweep(self) -> None:
         """Raises QueueError when the database cannot be used."""
@@ -37,7 +43,7 @@ class Sweeper:
         try:
             quiet = list(bodies.quiet_since(queue.clock.now() - QUIET_SECONDS))
         except OSError as error:
-            self._emit("queue.fault", reason=f"the bodies cannot be listed: {error.strerror or error}")
+            self._note("queue.fault", reason=f"the bodies cannot be listed: {error.strerror or error}")
             return
         for name in quiet:
             number = queue_id.to_number(name)
@@ -52,11 +58,11 @@ class Sweeper:
                     # seen now is final.
                     if not database.read(lambda c, number=number: _has_row(c, number)):  # type: ignore[misc]
                         bodies.remove(name)
-                        self._emit("queue.orphan", queue_id=name)
+                        self._note("queue.orphan", queue_id=name)
                 finally:
                     bodies.release(lock)
             except OSError as error:
-                self._emit("queue.fault", queue_id=name, reason=f"orphan: {error.strerror or error}")
+                self._note("queue.fault", queue_id=name, reason=f"orphan: {error.strerror or error}")
 
     def _hold_damaged(self, database: Database) -> None:
         rows = database.read(_in_files)
@@ -71,10 +77,10 @@ class Sweeper:
         for number, reason in damaged:
             # A message that was delivered meanwhile has no row any more, and nothing happens.
             if database.perform(lambda c, n=number, r=reason: hold(c, n, f"damaged: {r}")):  # type: ignore[misc]
-                self._emit("queue.damaged", queue_id=queue_id.to_text(number), reason=reason)
+                self._note("queue.damaged", queue_id=queue_id.to_text(number), reason=reason)
 
-    def _emit(self, name: str, **fields: str | int | float | None) -> None:
-        self._queue.emit(Event(name, self._queue.clock.now(), fields))
+    def _note(self, name: str, **fields: str | int | float | None) -> None:
+        self._events.append(Event(name, self._queue.clock.now(), fields))
 
 
 def _has_row(connection: sqlite3.Connection, number: int) -> bool:

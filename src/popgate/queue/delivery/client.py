@@ -284,8 +284,7 @@ async def _connect(endpoint: Endpoint, route: Route, settings: ClientSettings, t
         client.close()
         raise
     except Exception as error:
-        client.close()
-        sock.close()
+        client.close()  # and with it the socket, which is the transport's by now
         if step == "STARTTLS" and tls == "opportunistic":
             raise _TlsFailed("4.7.5", f"{host}: STARTTLS: {_say(error)}", host) from error
         raise Unreachable(_CODES[step], f"{host}: {step}: {_say(error)}", host) from error
@@ -302,8 +301,12 @@ def _say(error: Exception) -> str:
 
 
 async def _open_socket(endpoint: Endpoint, seconds: float) -> socket.socket:
+    place = f"{endpoint.host} [{endpoint.address}]:{endpoint.port}"
     family = socket.AF_INET6 if ":" in endpoint.address else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:  # a machine without IPv6
+        raise Unreachable("4.4.1", f"{place}: {error.strerror or error}", endpoint.host) from None
     sock.setblocking(False)
     try:
         await asyncio.wait_for(
@@ -312,7 +315,6 @@ async def _open_socket(endpoint: Endpoint, seconds: float) -> socket.socket:
     except (OSError, TimeoutError) as error:
         sock.close()
         why = "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
-        place = f"{endpoint.host} [{endpoint.address}]:{endpoint.port}"
         raise Unreachable("4.4.1", f"{place}: {why}", endpoint.host) from None
     except BaseException:
         sock.close()

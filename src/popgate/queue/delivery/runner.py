@@ -129,7 +129,7 @@ class Runner:
                     now = self._queue.clock.monotonic()
                     if swept_at is None or now - swept_at >= SWEEP_SECONDS:
                         swept_at = now
-                        await asyncio.to_thread(self._sweeper.sweep)
+                        await self._sweep()
                         self._prune(now)
                     version = await self._backlog.version()
                     is_more = await self._scan()
@@ -150,6 +150,13 @@ class Runner:
         await self._has_ended.wait()
         await asyncio.gather(*[lane.stop(seconds) for lane in list(self._lanes.values())])
         self._backlog.close()
+
+    async def _sweep(self) -> None:
+        try:
+            await asyncio.to_thread(self._sweeper.sweep)
+        finally:
+            for event in self._sweeper.take_events():
+                self._queue.emit(event)
 
     async def _rest(self, is_more: bool, version: int) -> None:
         """Wait for a reason to scan again; `version` is the queue's before the last scan."""
