@@ -18,8 +18,9 @@ from popgate.queue.backlog import Consignee, Damaged, QueuedMessage, Target
 from popgate.queue.bodies import BodyFiles
 from popgate.queue.delivery.outcome import Outcome, clean, deferred, failed
 from popgate.queue.queue import Recipient
-from popgate.values.identity import Identity, IdentityError
+from popgate.values.identity import Identity
 from popgate.values.mail import MailAddress
+from popgate.values.value import value
 
 
 class Resolved(Protocol):
@@ -44,8 +45,17 @@ class Inboxes(Protocol):
     def deliver(self, identity: Identity, body: Iterable[bytes]) -> str: ...
 
 
+@value
+class OneMailbox:
+    """What a row stands for that has its mailbox already."""
+
+    mailboxes: tuple[Identity, ...]
+    forwards: tuple[MailAddress, ...] = ()
+
+
 class LocalDelivery:
-    """All calls block: run them in a thread."""
+    """`resolve` is quick and belongs to the event loop's thread, as the account tables do; then
+    `deliver` blocks on the disk: run it in a thread."""
 
     def __init__(
         self,
@@ -61,13 +71,10 @@ class LocalDelivery:
         self._local_domains = local_domains
         self._max_hops = max_hops
 
-    def deliver(self, message: QueuedMessage, consignee: Consignee) -> Outcome | list[Target]:
-        """An outcome, or what the address stands for. Raises Damaged."""
-        head, start, rest = header.split(message.blocks(self._bodies))
-        if header.hops(head) > self._max_hops:
-            return failed("5.4.6", f"more than {self._max_hops} hosts have passed this message on: a loop")
+    def resolve(self, consignee: Consignee) -> Resolved | Outcome:
+        """What the address stands for, or the outcome when it stands for nothing."""
         if consignee.mailbox:
-            return self._put(message, consignee, Identity.parse(consignee.mailbox), head, start, rest)
+            return OneMailbox((Identity.parse(consignee.mailbox),))
         address = consignee.recipient.address
         try:
             resolved = self._recipients.resolve(address)
@@ -75,9 +82,19 @@ class LocalDelivery:
             return deferred("4.3.0", f"the account database cannot be read now ({type(error).__name__})")
         if resolved is None or not (resolved.mailboxes or resolved.forwards):
             return failed("5.1.1", f"there is no mailbox {address} here")
+        return resolved
+
+    def deliver(
+        self, message: QueuedMessage, consignee: Consignee, resolved: Resolved
+    ) -> Outcome | list[Target]:
+        """An outcome, or the recipients that take this one's place. Raises Damaged."""
+        head, start, rest = header.split(message.blocks(self._bodies))
+        if header.hops(head) > self._max_hops:
+            return failed("5.4.6", f"more than {self._max_hops} hosts have passed this message on: a loop")
         if len(resolved.mailboxes) == 1 and not resolved.forwards:
             return self._put(message, consignee, resolved.mailboxes[0], head, start, rest)
-        if header.was_delivered_to(head, str(address)):
+        address = str(consignee.recipient.address)
+        if header.was_delivered_to(head, address):
             return failed("5.4.6", f"the message has been sent on from {address} before: a loop")
         return self._targets(consignee, resolved)
 
@@ -110,7 +127,7 @@ class LocalDelivery:
         blocks = chain((top.encode() + header.without_return_path(head), start), rest)
         try:
             self._inboxes.deliver(identity, (block for block in blocks if block))
-        except (Damaged, IdentityError):
+        except Damaged:
             raise
         except Exception as error:
             if getattr(error, "is_full", False):

@@ -17,7 +17,7 @@ from popgate.queue.delivery.client import Connection
 from popgate.queue.delivery.lane import READY_MOST, Consignment, Lane, Reached
 from popgate.queue.delivery.local import Inboxes, LocalDelivery, LocalRecipients
 from popgate.queue.delivery.mx import MxLookup, Resolver
-from popgate.queue.delivery.outcome import Unreachable, Unroutable, deferred
+from popgate.queue.delivery.outcome import Outcome, Unreachable, Unroutable, deferred
 from popgate.queue.delivery.remote import MEMORY_OCTETS, RemoteDelivery, client_settings
 from popgate.queue.delivery.settle import Results, Settler
 from popgate.queue.queue import QueueError
@@ -257,8 +257,12 @@ class Runner:
     async def _deliver_local(self, message: QueuedMessage) -> None:
         results = Results()
         for consignee in message.recipients:
+            resolved = self._local.resolve(consignee)
+            if isinstance(resolved, Outcome):
+                results.outcomes.append((consignee, resolved))
+                continue
             try:
-                outcome = await asyncio.to_thread(self._local.deliver, message, consignee)
+                outcome = await asyncio.to_thread(self._local.deliver, message, consignee, resolved)
             except Damaged as error:
                 await self._set_aside(message, str(error))
                 break
