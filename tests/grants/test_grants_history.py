@@ -209,7 +209,7 @@ def test_the_whole_story_of_an_address(tmp_path: Path) -> None:
     )
     assert [line.text for line in lines[2:]] == [
         "alice@example.org logged in by pop3: may relay",
-        "smtp.relay.refused reason=sender-not-bound sender=x@y",
+        "mail from x@y to ?: refused with ? (sender-not-bound)",
     ]
     clock.pass_seconds(891)
     assert told(explain(str(tmp_path), store, SETTINGS, HERE, clock.now()))[:2] == [

@@ -321,6 +321,8 @@ _SENTENCES: Final = {
     "grant.refuse": "{identity} logged in by {protocol}, which gave no grant ({reason})",
     "grant.quota": "{identity}: a limit was reached ({reason})",
     "grant.alarm": "alarm: {reason}",
+    "smtp.relay.permitted": "mail from {sender} to {recipient}: relayed for {identity} ({reason})",
+    "smtp.relay.refused": "mail from {sender} to {recipient}: refused with {code} ({reason})",
 }
 
 

@@ -81,8 +81,10 @@ class ShownSmtp(smtplib.SMTP):
         code, message = super().getreply()
         lines = message.decode("utf-8", "replace").split("\n")
         for index, line in enumerate(lines):
-            if len(lines) > 4 and 0 < index < len(lines) - 1:
-                continue  # EHLO's list is not the story
+            if len(lines) > 4 and 0 < index < len(lines) - 1:  # EHLO's list is not the story
+                if index == 1:
+                    self._transcript.server("SMTP", f"[{len(lines) - 2} more lines]")
+                continue
             self._transcript.server("SMTP", f"{code}{' ' if index == len(lines) - 1 else '-'}{line}")
         return code, message
 
