@@ -258,7 +258,14 @@ def test_root_is_dropped_for_good() -> None:
         server = Popgate(directory / "site")
         server.config.write_text('user = "nobody"\n' + server.config.read_text())
         (directory / "site").chmod(0o755)
+        run = directory / "run"
+        run.mkdir()
+        server.ready_file = run / "ready.json"
         server.add_account(USER, PASSWORD)
+        refused = server.command("serve", "--ready-file", str(server.ready_file), check=False)
+        assert refused.returncode == 2
+        assert "cannot write there" in refused.stderr
+        shutil.chown(run, "nobody")
         with server:
             nobody = pwd.getpwnam("nobody").pw_uid
             for pid in (server.pid, *processes(server, "worker-0"), *processes(server, "delivery")):

@@ -58,6 +58,8 @@ def serve(config_path: str | None, overrides: Sequence[str], ready_file: str | N
         raise StartRefused(str(fault)) from fault
     except OSError as fault:
         raise StartRefused(f"{fault.filename or config.data_dir}: {fault.strerror}") from fault
+    if ready_file and not os.access(os.path.dirname(os.path.abspath(ready_file)), os.W_OK | os.X_OK):
+        raise StartRefused(f"--ready-file {ready_file}: the user that popgate runs as cannot write there")
     lock = _lock_data_dir(config)
     _check_tls(config)
     _prepare(config)

@@ -1,5 +1,6 @@
 """Options that several commands share, and what they lead to."""
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -52,8 +53,10 @@ def site_config(config_file: str | None, overrides: tuple[str, ...]) -> "Config"
     import popgate.app.clock
     import popgate.app.own_addresses
     import popgate.grants.history  # noqa: F401
-    from popgate.app.privileges import drop_privileges
+    from popgate.app.privileges import drop_privileges, find_user, make_private_directory
 
     config = load_config(config_file, overrides).config
+    if os.geteuid() == 0:
+        make_private_directory(config.data_dir, find_user(config.user))
     drop_privileges(config.user)
     return config
