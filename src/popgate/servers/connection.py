@@ -43,11 +43,11 @@ class Connection(asyncio.Protocol, OpenConnection):
         "_is_paused_reading",
         "_is_paused_writing",
         "_listener",
-        "_next_tick",
         "_pending",
         "_proxy",
         "_pumping_source",
         "_session",
+        "_ticked_at",
         "_tls",
         "_tls_peer",
         "_transport",
@@ -68,7 +68,7 @@ class Connection(asyncio.Protocol, OpenConnection):
         self._admitted: ClientAddress | None = None
         self._deadline = 0.0  # loop time; 0 is none
         self._write_deadline = 0.0
-        self._next_tick = 0.0
+        self._ticked_at = 0.0
         self._body_since = 0.0
         self._body_octets = 0
         self._unread = 0
@@ -122,8 +122,7 @@ class Connection(asyncio.Protocol, OpenConnection):
         session = self._session = self._listener.make_session(peer)
         self._engine = session.engine
         now = self._listener.loop.time()
-        if session.tick_seconds:
-            self._next_tick = now + session.tick_seconds
+        self._ticked_at = now
         self._deadline = now + self._listener.deadlines.login
 
     def data_received(self, data: bytes) -> None:
@@ -412,8 +411,8 @@ class Connection(asyncio.Protocol, OpenConnection):
                 self.abort("timeout")
             else:
                 self._time_out("timeout")
-        elif session is not None and self._next_tick and now >= self._next_tick:
-            self._next_tick = now + session.tick_seconds
+        elif session is not None and 0 < session.tick_seconds <= now - self._ticked_at:
+            self._ticked_at = now
             session.tick()
 
     def _is_too_slow(self, now: float) -> bool:

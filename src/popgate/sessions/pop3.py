@@ -29,7 +29,8 @@ from popgate.protocols.pop3.replies import Reply
 from popgate.protocols.pop3.server import Offer, Pop3Server
 from popgate.protocols.sasl import PlainCredentials
 from popgate.sessions.opening_times import OpeningTimes
-from popgate.sessions.session import CloseReason, Peer, Runtime
+from popgate.sessions.patience import answer_after
+from popgate.sessions.session import CloseReason, Peer, Runtime, UserSessions
 from popgate.values.address import ClientAddress
 from popgate.values.event import Event
 from popgate.values.identity import Identity
@@ -66,7 +67,8 @@ class LoginThrottle(Protocol):
 @value
 class Pop3Policy:
     """What a listener allows. `tick_seconds`: how often a grant is renewed while its session is
-    open; it must be well below the shortest window (0: never)."""
+    open (0: never); it must be well below the site's window. An account with a shorter window of
+    its own is renewed as much more often."""
 
     hostname: str
     offers_tls: bool = False
@@ -81,7 +83,7 @@ class Pop3Policy:
 class Pop3Services:
     """Whom the sessions of one process ask; `openings` is theirs in common."""
 
-    __slots__ = ("authenticator", "grants", "mailboxes", "openings", "throttle")
+    __slots__ = ("authenticator", "grants", "mailboxes", "openings", "throttle", "users")
 
     def __init__(
         self,
@@ -89,11 +91,13 @@ class Pop3Services:
         mailboxes: Mailboxes,
         grants: LoginGrants,
         throttle: LoginThrottle,
+        users: UserSessions,
     ) -> None:
         self.authenticator = authenticator
         self.mailboxes = mailboxes
         self.grants = grants
         self.throttle = throttle
+        self.users = users
         self.openings = OpeningTimes()
 
 
@@ -110,6 +114,8 @@ class Pop3Session:
         self._login: Login | None = None
         self._protocol: str | None = None
         self._is_granted = False
+        self._counted: Identity | None = None  # whose session this is for the limit of them
+        self._asked_at = 0.0  # when the client gave its proof
         self._maildrop: Maildrop | None = None
         self._is_in_thread = False
         self._is_closed = False
@@ -161,6 +167,7 @@ class Pop3Session:
         self._is_closed = True
         if not self._is_in_thread:
             self._release()
+        self._uncount()
         identity = self._login.identity if self._login is not None else None
         if self._is_granted and identity is not None:
             self._services.grants.logout(self._peer.client, identity, self._peer.session)
@@ -179,6 +186,7 @@ class Pop3Session:
     # Login
 
     def _authenticate(self, credentials: Credentials) -> Reply | Awaitable[Reply]:
+        self._asked_at = self._runtime.clock.monotonic()
         wait_seconds = self._services.throttle.wait_before_seconds(self._peer.client, credentials.name)
         if wait_seconds > 0:
             return self._authenticate_later(credentials, wait_seconds)
@@ -214,6 +222,10 @@ class Pop3Session:
             if self._is_closed:  # while the proof was checked; nobody would release the maildrop
                 return replies.MAILDROP_UNAVAILABLE
             throttle.succeeded(client, credentials.name)
+            if not self._services.users.enter(result.identity):
+                self._login_failed(credentials, "too-many-sessions")
+                return replies.TOO_MANY_SESSIONS
+            self._counted = result.identity
             if not result.has_mailbox:
                 return self._complete(credentials, result)
             if self._services.openings.is_quick(result.identity, self._runtime.clock):
@@ -227,14 +239,10 @@ class Pop3Session:
             is_last = self._failures >= self._policy.failures_before_close
             reply = replies.DENIED_FOR_GOOD if is_last else replies.DENIED
             delay_seconds = throttle.delay_seconds(client, credentials.name)
-            return self._delayed(reply, delay_seconds) if delay_seconds > 0 else reply
+            return answer_after(delay_seconds, self._asked_at, reply, self._runtime)
         assert isinstance(result, Unavailable)
         self._login_failed(credentials, "unavailable", result.detail)
         return replies.LOGIN_UNAVAILABLE
-
-    async def _delayed(self, reply: Reply, seconds: float) -> Reply:
-        await self._runtime.sleep(seconds)
-        return reply
 
     def _open(self, credentials: Credentials, login: Login) -> Reply:
         clock = self._runtime.clock
@@ -266,6 +274,7 @@ class Pop3Session:
         return self._complete(credentials, login)
 
     def _not_open(self, credentials: Credentials, error: MailboxError) -> Reply:
+        self._uncount()
         if isinstance(error, MailboxInUse):
             self._login_failed(credentials, "in-use", str(error))
             return replies.IN_USE
@@ -278,6 +287,9 @@ class Pop3Session:
         protocol = "apop" if is_apop else "pop3"
         messages = self._maildrop.messages if self._maildrop is not None else ()
         self._login, self._protocol = login, protocol
+        window_seconds = login.terms.window_seconds
+        if window_seconds is not None:
+            self.tick_seconds = min(self.tick_seconds, window_seconds / 4)
         self._is_granted = self._services.grants.allow(
             self._peer.client, login.identity, protocol, login.terms, self._peer.session
         )
@@ -290,6 +302,11 @@ class Pop3Session:
             messages=len(messages),
         )
         return Reply(replies.LOGGED_IN, messages=messages)
+
+    def _uncount(self) -> None:
+        if self._counted is not None:
+            identity, self._counted = self._counted, None
+            self._services.users.leave(identity)
 
     def _login_failed(self, credentials: Credentials, reason: str, detail: str | None = None) -> None:
         self._emit(

@@ -10,6 +10,7 @@ from popgate.protocols.engine import Engine
 from popgate.values.address import ClientAddress
 from popgate.values.clock import Clock
 from popgate.values.event import EventSink
+from popgate.values.identity import Identity
 from popgate.values.value import value
 
 
@@ -40,6 +41,18 @@ class Runtime:
     token: Callable[[], str]
 
 
+class UserSessions(Protocol):
+    """How many sessions each identity has open, over all processes of the server."""
+
+    def enter(self, identity: Identity) -> bool:
+        """Count one more; False, and nothing counted, when that would be too many."""
+        ...
+
+    def leave(self, identity: Identity) -> None:
+        """One that `enter` counted has ended."""
+        ...
+
+
 CloseReason = Literal["quit", "eof", "reset", "timeout", "too-slow", "limit", "shutdown", "error", "tls"]
 
 
@@ -47,7 +60,7 @@ class Session(Protocol):
     """The deciding side of one connection."""
 
     tick_seconds: float
-    """How often the shell calls `tick` while the session is open; 0: never."""
+    """How often the shell calls `tick` while the session is open; 0: never. A login may change it."""
 
     @property
     def engine(self) -> Engine:

@@ -6,6 +6,7 @@ from popgate.protocols.smtp import Reply, reply
 AUTH_REQUIRED = reply(530, "5.7.0", "authentication is required")
 AUTH_FAILED = reply(535, "5.7.8", "authentication failed")
 AUTH_UNAVAILABLE = reply(454, "4.7.0", "authentication is not possible now, try again later")
+TOO_MANY_SESSIONS = reply(454, "4.7.0", "too many sessions of this account are open")
 TOO_MANY_FAILURES = Reply(421, AUTH_FAILED.wire + reply(421, "4.7.0", "too many failed logins").wire)
 NOT_YOUR_SENDER = reply(553, "5.7.1", "this sender address does not belong to who logged in")
 NO_SUCH_USER = reply(550, "5.1.1", "no such mailbox here")

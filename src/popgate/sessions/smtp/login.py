@@ -5,6 +5,7 @@ from collections.abc import Awaitable
 from popgate.auth.authenticator import AuthResult, Denied, Login, MaybeLater, Unavailable
 from popgate.protocols.sasl import CramCredentials, PlainCredentials
 from popgate.protocols.smtp import Reply, replies
+from popgate.sessions.patience import answer_after
 from popgate.sessions.session import Runtime
 from popgate.sessions.smtp import answers
 from popgate.sessions.smtp.services import SmtpServices
@@ -31,14 +32,25 @@ class LoginDesk:
         self._runtime = runtime
         self._authenticator = services.authenticator
         self._throttle = services.throttle
+        self._users = services.users
+        self._asked_at = 0.0  # when the client gave its proof
+        self._is_closed = False
         self._emit = emit
 
     def forget(self) -> None:
         """TLS is up: whoever logged in before did so in another session (RFC 3207 4.2)."""
-        self.login = None
+        login, self.login = self.login, None
+        if login is not None:
+            self._users.leave(login.identity)
+
+    def close(self) -> None:
+        """The session has ended; a check that is still under way comes to nothing."""
+        self._is_closed = True
+        self.forget()
 
     def authenticate(self, credentials: Credentials) -> Reply | Awaitable[Reply]:
         """235; 535 after a delay, with 421 behind it after too many failures; or 454."""
+        self._asked_at = self._runtime.clock.monotonic()
         wait_seconds = self._throttle.wait_before_seconds(self._client, credentials.name)
         if wait_seconds > 0:
             return self._check_after(wait_seconds, credentials)
@@ -70,8 +82,13 @@ class LoginDesk:
         name = credentials.name
         mechanism = credentials.mechanism if isinstance(credentials, PlainCredentials) else "CRAM-MD5"
         if isinstance(result, Login):
-            self.login = result
+            if self._is_closed:
+                return answers.AUTH_UNAVAILABLE  # nobody reads it, and nobody would end the session
             self._throttle.succeeded(self._client, name)
+            if not self._users.enter(result.identity):
+                self._tell_failure(name, mechanism, "too-many-sessions")
+                return answers.TOO_MANY_SESSIONS
+            self.login = result
             self._emit("smtp.login", identity=str(result.identity), mechanism=mechanism)
             return replies.AUTHENTICATED
         if isinstance(result, Unavailable):
@@ -82,11 +99,7 @@ class LoginDesk:
         self._failures_left -= 1
         answer = answers.AUTH_FAILED if self._failures_left > 0 else answers.TOO_MANY_FAILURES
         delay = self._throttle.delay_seconds(self._client, name)
-        return self._answer_after(delay, answer) if delay > 0 else answer
-
-    async def _answer_after(self, seconds: float, answer: Reply) -> Reply:
-        await self._runtime.sleep(seconds)
-        return answer
+        return answer_after(delay, self._asked_at, answer, self._runtime)
 
     def _tell_failure(self, name: str, mechanism: str, reason: str) -> None:
         self._emit("smtp.login.failed", name=replies.printable(name), mechanism=mechanism, reason=reason)

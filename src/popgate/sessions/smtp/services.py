@@ -5,6 +5,7 @@ from typing import Protocol
 from popgate.auth.authenticator import Authenticator, RecipientTable
 from popgate.grants.grant import Decision, Grant, Usage
 from popgate.queue.queue import Intake
+from popgate.sessions.session import UserSessions
 from popgate.values.address import ClientAddress
 from popgate.values.mail import MailAddress
 from popgate.values.value import value
@@ -54,3 +55,4 @@ class SmtpServices:
     intake: Intake
     throttle: Throttle
     local_domains: frozenset[str]
+    users: UserSessions

@@ -126,6 +126,7 @@ class SmtpSession:
             tls=self._tls or None,
             identity=str(self._desk.login.identity) if self._desk.login else None,
         )
+        self._desk.close()
 
     # The envelope
 
