@@ -16,6 +16,7 @@ from popgate.sessions.session import Peer, Runtime
 from popgate.values.address import ClientAddress
 from popgate.values.event import Event
 from popgate.values.identity import Identity
+from support.users import Users
 
 CLIENT = ClientAddress.parse("203.0.113.9")
 TOKEN = "AbCdEfGhIjKlMnOpQrStUv"
@@ -46,10 +47,13 @@ class Accounts:
 
     is_later: bool = False
     is_down: bool = False
+    terms: Terms = DEFAULT_TERMS
     asked: list[str] = field(default_factory=list)
+    while_asked: Callable[[], None] = lambda: None
 
     def _result(self, name: str, is_right: bool) -> MaybeLater:
         self.asked.append(name)
+        self.while_asked()
         result: AuthResult
         if self.is_down:
             result = Unavailable("the database is locked")
@@ -58,7 +62,7 @@ class Accounts:
         elif not is_right:
             result = Denied("password")
         else:
-            result = Login(Identity.parse(name), DEFAULT_TERMS, has_mailbox=not name.startswith("printer"))
+            result = Login(Identity.parse(name), self.terms, has_mailbox=not name.startswith("printer"))
         return self._soon(result) if self.is_later else result
 
     async def _soon(self, result: AuthResult) -> AuthResult:
@@ -209,7 +213,8 @@ class Site:
         self.opens_quickly = True
         self.run: Callable[[Callable[[], object]], Awaitable[object]] = self._run
         self.token: Callable[[], str] = lambda: TOKEN
-        self.services = Pop3Services(self.accounts, self.boxes, self.grants, self.throttle)
+        self.users = Users()
+        self.services = Pop3Services(self.accounts, self.boxes, self.grants, self.throttle, self.users)
         self.policy = policy or Pop3Policy("mail.example.org", plaintext_login=True)
         self._sessions = 0
 

@@ -21,6 +21,7 @@ from popgate.values.address import ClientAddress
 from popgate.values.event import Event
 from popgate.values.identity import Identity
 from popgate.values.mail import MailAddress
+from support.users import Users
 
 CLIENT = ClientAddress.parse("203.0.113.9")
 ALICE = Identity("alice", "example.org")
@@ -128,6 +129,7 @@ class FakeAuthenticator:
         self.is_down = False
         self.asked: list[str] = []
         self.terms = DEFAULT_TERMS
+        self.while_asked: Callable[[], None] = lambda: None
 
     def check_password(self, name: str, password: bytes):
         return self._maybe_later(name, password == b"secret")
@@ -140,6 +142,7 @@ class FakeAuthenticator:
 
     def _maybe_later(self, name: str, is_right: bool):
         self.asked.append(name)
+        self.while_asked()
         result: AuthResult
         if self.is_down:
             result = Unavailable("database is locked")
@@ -207,6 +210,7 @@ class Dialogue:
         self.authenticator = FakeAuthenticator()
         self.recipients = FakeRecipients()
         self.throttle = FakeThrottle()
+        self.users = Users()
         self.policy = policy or SmtpPolicy("mx.example.org")
         self.session = SmtpSession(
             Peer("S1", ClientAddress.parse(client), 40000, "192.0.2.1:25", is_tls),
@@ -219,6 +223,7 @@ class Dialogue:
                 self.intake,
                 self.throttle,
                 frozenset(("example.org",)),
+                self.users,
             ),
         )
         self.engine = self.session.engine

@@ -10,6 +10,7 @@ import pytest
 from popgate.app import backends
 from popgate.app.clock import SystemClock
 from popgate.auth.authenticator import Denied, Login
+from popgate.auth.workers import Workers as RealWorkers
 from popgate.config import Config, load_text
 from popgate.grants.grant import DEFAULT_TERMS
 from popgate.grants.stores.directory import DirectoryStore
@@ -50,6 +51,28 @@ async def login(
         return await answer if inspect.isawaitable(answer) else answer
     finally:
         logins.close()
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(1, 8), (2, 4), (3, 2), (8, 1), (100, 1)])
+async def test_workers_share_the_cores_for_hashing(
+    tmp_path: Path,
+    accounts: backends.AccountDatabase,
+    monkeypatch: pytest.MonkeyPatch,
+    workers: int,
+    threads: int,
+) -> None:
+    """A hash takes 19 MiB and a core: workers that each had a thread a core would take many times that."""
+    made: list[int | None] = []
+
+    def workers_of(threads: int | None = None) -> RealWorkers:
+        made.append(threads)
+        return RealWorkers(threads)
+
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setattr(backends, "Workers", workers_of)
+    config = config_of(tmp_path, f"workers={workers}")
+    backends.authenticator(config, accounts, SystemClock(), lambda event: None).close()
+    assert made == [threads]
 
 
 async def test_accounts_check_logins(

@@ -1,5 +1,6 @@
 """`popgate serve` as a process: start, drain, reload, replacement, privileges, refusals."""
 
+import io
 import json
 import os
 import poplib
@@ -14,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,76 @@ def test_grants_hold_across_workers_and_restarts(site: Popgate) -> None:
     assert relays(site)
 
 
+@contextmanager
+def body_under_way(server: Popgate) -> Iterator[io.BufferedRWPair]:
+    """An SMTP session that has sent the header of a message to our user."""
+    with socket.create_connection(("127.0.0.1", server.port("smtp")), 10) as client:
+        talk = client.makefile("rwb")
+        talk.readline()
+        for line in (
+            b"EHLO x\r\n",
+            b"MAIL FROM:<a@example.net>\r\n",
+            f"RCPT TO:<{USER}>\r\n".encode(),
+            b"DATA\r\n",
+        ):
+            talk.write(line)
+            talk.flush()
+            while talk.readline()[3:4] == b"-":
+                pass
+        talk.write(b"Subject: late\r\n\r\n")
+        talk.flush()
+        yield talk
+
+
+def scanner_session(server: Popgate) -> poplib.POP3:
+    """A session of the device account; raises error_proto where it may have no more."""
+    client = poplib.POP3("127.0.0.1", server.port("pop3"), timeout=10)
+    try:
+        client.user("scanner@example.org")
+        client.pass_("0000 0000")
+    except poplib.error_proto:
+        client.close()
+        raise
+    return client
+
+
+def test_the_sessions_of_a_user_are_counted_over_workers_deaths_and_reloads(tmp_path: Path) -> None:
+    server = Popgate(tmp_path / "site", workers=2)
+    server.config.write_text("limits.sessions_per_user = 4\n" + server.config.read_text())
+    server.add_account("scanner@example.org", "0000 0000", "--device")
+    with server:
+        sessions = [scanner_session(server) for _ in range(4)]
+        for _ in range(8):
+            with pytest.raises(poplib.error_proto, match="Too many sessions"):
+                scanner_session(server)
+        sessions.pop().quit()
+        sessions.append(scanner_session(server))
+        # the old workers end while the new ones count their sessions already
+        with body_under_way(server) as talk:
+            server.send_signal(signal.SIGHUP)
+            server.wait_for("server.reload ")
+            for old in sessions:
+                old.close()
+            sessions = [scanner_session(server) for _ in range(4)]
+            talk.write(b"\r\n.\r\n")
+            talk.flush()
+            assert talk.readline().startswith(b"250")
+        server.wait_for("process.end", count=3, seconds=20)
+        for _ in range(8):
+            with pytest.raises(poplib.error_proto, match="Too many sessions"):
+                scanner_session(server)
+        for pid in processes(server, "worker-0")[-1:] + processes(server, "worker-1")[-1:]:
+            os.kill(pid, signal.SIGKILL)
+        server.wait_for("process.died", count=2)
+        for session in sessions:
+            session.close()
+        deadline = time.monotonic() + 10
+        while len(processes(server, "worker-0")) < 3 or len(processes(server, "worker-1")) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        scanner_session(server).quit()
+
+
 def test_sigterm_lets_an_open_session_end(site: Popgate) -> None:
     client = log_in(site)
     busy = smtplib.SMTP("127.0.0.1", site.port("smtp"), timeout=10)
@@ -102,21 +174,7 @@ def test_sigterm_lets_an_open_session_end(site: Popgate) -> None:
 
 
 def test_a_message_under_way_is_finished_before_the_end(site: Popgate) -> None:
-    with socket.create_connection(("127.0.0.1", site.port("smtp")), 10) as client:
-        talk = client.makefile("rwb")
-        talk.readline()
-        for line in (
-            b"EHLO x\r\n",
-            b"MAIL FROM:<a@example.net>\r\n",
-            f"RCPT TO:<{USER}>\r\n".encode(),
-            b"DATA\r\n",
-        ):
-            talk.write(line)
-            talk.flush()
-            while talk.readline()[3:4] == b"-":
-                pass
-        talk.write(b"Subject: late\r\n\r\n")
-        talk.flush()
+    with body_under_way(site) as talk:
         site.send_signal(signal.SIGTERM)
         site.wait_for("server.stop")
         time.sleep(0.5)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable
 import pytest
 
 from pop3_site import ANN, LONG, SMALL, Site
+from popgate.grants.grant import Terms
 from popgate.protocols.pop3.events import Authenticate, Quit, Retrieve
 from popgate.protocols.pop3.replies import Reply
 from popgate.protocols.sasl import PlainCredentials
@@ -88,6 +89,63 @@ def test_failed_logins_wait_longer_and_longer_then_close() -> None:
     assert site.slept == [1.0, 2.0, 4.0]
     assert talk.is_closing
     assert site.grants.granted == []
+
+
+def test_the_delay_of_a_failure_counts_from_the_arrival_of_the_proof() -> None:
+    site = Site()
+    site.accounts.while_asked = lambda: setattr(site.clock, "time", site.clock.time + 0.25)
+    talk = site.talk()
+    talk.send(b"USER ann@example.org\r\nPASS wrong\r\n")
+    assert site.slept == [0.75], "how long the check took must not show"
+    site.accounts.while_asked = lambda: setattr(site.clock, "time", site.clock.time + 60)
+    assert talk.send(b"USER ann@example.org\r\nPASS wrong\r\n").endswith(
+        b"-ERR [AUTH] Authentication failed.\r\n"
+    )
+    assert site.slept == [0.75]
+
+
+def test_one_user_has_so_many_sessions_and_no_more() -> None:
+    site = Site()
+    site.users.most = 2
+    device = b"USER printer@example.org\r\nPASS 0000\r\n"
+    first, second, third = site.talk(), site.talk(), site.talk()
+    assert first.send(device).endswith(b"+OK Logged in.\r\n")
+    assert second.send(device).endswith(b"+OK Logged in.\r\n")
+    assert third.send(device).endswith(b"-ERR [SYS/TEMP] Too many sessions of this account are open.\r\n")
+    assert len(site.grants.granted) == 2, "a login that is refused grants nothing"
+    assert not site.throttle.failures
+    assert site.named("pop3.login.failed")[-1].fields["reason"] == "too-many-sessions"
+    third.login()
+    first.send(b"QUIT\r\n")
+    first.session.closed("quit")
+    first.session.closed("reset")
+    fourth = site.talk()
+    assert fourth.send(device).endswith(b"+OK Logged in.\r\n")
+    for talk in (second, third, fourth):
+        talk.session.closed("eof")
+    assert not +site.users.open
+
+
+def test_a_maildrop_that_does_not_open_is_no_session_of_its_user() -> None:
+    site = Site()
+    first, second = site.talk(), site.talk()
+    first.login()
+    assert b"[IN-USE]" in second.login()
+    assert site.users.open[ANN] == 1
+    second.session.closed("eof")
+    first.session.closed("eof")
+    assert site.users.open[ANN] == 0
+
+
+def test_a_short_window_of_an_account_is_renewed_in_time() -> None:
+    site = Site()
+    usual, short = site.talk(), site.talk()
+    usual.login()
+    usual.session.closed("eof")
+    assert usual.session.tick_seconds == 20.0
+    site.accounts.terms = Terms(window_seconds=30)
+    short.login()
+    assert short.session.tick_seconds == 7.5
 
 
 def test_an_address_with_many_failures_waits_before_the_check() -> None:

@@ -165,6 +165,48 @@ def test_failed_logins_wait_longer_and_longer_and_close() -> None:
     assert dialogue.names() == ["smtp.login.failed"] * 2
 
 
+def test_the_delay_of_a_failure_counts_from_the_arrival_of_the_proof() -> None:
+    dialogue = Dialogue(SmtpPolicy("mx.example.org"), is_tls=True)
+    dialogue.authenticator.while_asked = lambda: setattr(
+        dialogue.clock, "seconds", dialogue.clock.seconds + 0.75
+    )
+    dialogue.say(b"EHLO x\r\n")
+    assert dialogue.say(b"AUTH PLAIN AGFsaWNlQGV4YW1wbGUub3JnAG5v\r\n").startswith(b"535")
+    assert dialogue.sleeps == [0.25], "how long the check took must not show"
+
+
+def test_one_user_has_so_many_sessions_and_no_more() -> None:
+    dialogue = Dialogue(SmtpPolicy("mx.example.org", offers_tls=True, plaintext_login=True))
+    dialogue.users.most = 1
+    assert dialogue.users.enter(ALICE)
+    dialogue.say(b"EHLO x\r\n")
+    login = b"AUTH PLAIN AGFsaWNlQGV4YW1wbGUub3JnAHNlY3JldA==\r\n"
+    assert dialogue.say(login) == b"454 4.7.0 too many sessions of this account are open\r\n"
+    assert dialogue.events[-1].fields["reason"] == "too-many-sessions"
+    assert dialogue.throttle.failures == 0
+    assert dialogue.say(MAIL + RCPT).splitlines()[-1].startswith(b"550"), "nobody is logged in"
+    dialogue.users.leave(ALICE)
+    dialogue.log_in()
+    assert dialogue.users.open[ALICE] == 1
+    dialogue.say(b"RSET\r\nSTARTTLS\r\n")
+    dialogue.start_tls()
+    assert dialogue.users.open[ALICE] == 0, "TLS forgets who logged in"
+    dialogue.say(b"EHLO x\r\n")
+    dialogue.log_in()
+    dialogue.session.closed("eof")
+    dialogue.session.closed("eof")
+    assert dialogue.users.open[ALICE] == 0
+
+
+def test_a_login_that_comes_true_after_the_client_left_is_none() -> None:
+    dialogue = Dialogue(SmtpPolicy("mx.example.org"), is_tls=True)
+    dialogue.authenticator.while_asked = lambda: dialogue.session.closed("reset")
+    dialogue.say(b"EHLO x\r\n")
+    dialogue.say(b"AUTH PLAIN AGFsaWNlQGV4YW1wbGUub3JnAHNlY3JldA==\r\n")
+    assert "smtp.login" not in dialogue.names()
+    assert dialogue.users.open[ALICE] == 0
+
+
 @pytest.mark.parametrize("is_slow", [False, True])
 def test_after_many_failures_even_the_right_password_waits(is_slow: bool) -> None:
     dialogue = Dialogue(SmtpPolicy("mx.example.org"), is_tls=True)

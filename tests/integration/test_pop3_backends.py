@@ -31,6 +31,7 @@ from popgate.values.address import ClientAddress
 from popgate.values.event import Event
 from popgate.values.identity import Identity
 from popgate.values.mail import MailAddress
+from support.users import Users
 
 ANN = Identity("ann", "example.org")
 LOOPBACK = ClientAddress.parse("127.0.0.1")
@@ -60,7 +61,7 @@ class Backends:
             self.database, VerifiedPasswords(self.clock, 3600), Workers(threads=1), apop=True
         )
         self.services = Pop3Services(
-            self.logins, self.mailboxes, self.grants, Throttle(AuthSettings(), self.clock)
+            self.logins, self.mailboxes, self.grants, Throttle(AuthSettings(), self.clock), Users()
         )
         self.slept: list[float] = []
         self.new = root / "mail" / "example.org" / "ann" / "new"

@@ -315,8 +315,28 @@ async def test_ticks_reach_the_session(bench: Bench) -> None:
     await bench.connect(port)
     await asyncio.sleep(0.05)
     (connection,) = bench.listener.connections
-    connection.tick(bench.listener.loop.time() + 2)
+    now = bench.listener.loop.time()
+    connection.tick(now + 2)
     assert bench.sessions[0].ticks == 1
+    connection.tick(now + 2.9)
+    assert bench.sessions[0].ticks == 1
+
+
+async def test_ticks_come_as_often_as_the_session_asks_for_now(bench: Bench) -> None:
+    port = await bench.start()
+    await bench.connect(port)
+    await asyncio.sleep(0.05)
+    (connection,) = bench.listener.connections
+    session, now = bench.sessions[0], bench.listener.loop.time()
+    session.tick_seconds = 20.0
+    connection.tick(now + 5)
+    assert session.ticks == 0
+    session.tick_seconds = 2.5  # as after the login of an account with a short window
+    connection.tick(now + 5)
+    assert session.ticks == 1
+    session.tick_seconds = 0
+    connection.tick(now + 50)
+    assert session.ticks == 1
 
 
 async def test_limits_refuse_and_are_given_back(bench: Bench) -> None:

@@ -112,7 +112,7 @@ def account_database(config: Config) -> AccountDatabase:
 def authenticator(config: Config, accounts: AccountDatabase, clock: Clock, emit: EventSink) -> Authenticator:
     """What [auth] backends names, asked in that order. Make it in the process that uses it; its
     `close` ends its threads. Raises BackendError for a file or program that cannot be used."""
-    hashing = Workers()
+    hashing = Workers(max(1, len(os.sched_getaffinity(0)) // config.worker_count))
     domain = _default_domain(config)
     apop = config.auth.apop
     workers = [hashing]

@@ -24,7 +24,6 @@ from popgate.app.worker import run_worker
 from popgate.auth.throttle import BUFFER_BYTES
 from popgate.config import ConfigError, Loaded, find, load
 from popgate.config.settings import Config
-from popgate.servers.limits import ConnectionTable
 from popgate.servers.sockets import ListenError, bound_name, open_listener
 from popgate.servers.tls import TlsUnavailable, server_context
 from popgate.values.event import Event
@@ -105,7 +104,7 @@ class _Server:
     def _roles(self, context: ServerContext) -> list[Role]:
         def worker(number: int) -> Role:
             def clear() -> None:
-                ConnectionTable(context.connection_counts, workers=context.workers, worker=number)
+                context.forget_counts(number)
 
             def run(pipes: ChildPipes) -> int:
                 return run_worker(context, number, pipes)
@@ -137,12 +136,14 @@ class _Server:
             listeners=listeners,
             clock=old.clock,
             connection_counts=old.connection_counts,
+            user_counts=old.user_counts,
             throttle_counts=old.throttle_counts,
             throttle_key=old.throttle_key,
             log_fd=old.log_fd,
             wake_read=old.wake_read,
             wake_write=old.wake_write,
             workers=old.workers,
+            generation=old.generation + 1,
         )
         self._emit = self._context.log()
         return self._roles(self._context)

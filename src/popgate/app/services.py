@@ -14,7 +14,7 @@ from popgate.mailbox.mailbox import Mailboxes
 from popgate.queue.store import SqliteQueue
 from popgate.servers.settings import ListenerSettings
 from popgate.sessions.pop3 import Pop3Policy, Pop3Services, Pop3Session
-from popgate.sessions.session import Peer, Runtime, Session
+from popgate.sessions.session import Peer, Runtime, Session, UserSessions
 from popgate.sessions.smtp import SmtpPolicy, SmtpServices, SmtpSession
 
 
@@ -54,7 +54,7 @@ def open_services(context: ServerContext, runtime: Runtime, wake: Callable[[], N
 class SessionMaker:
     """Makes the sessions of each listener of one worker."""
 
-    def __init__(self, config: Config, runtime: Runtime, services: Services) -> None:
+    def __init__(self, config: Config, runtime: Runtime, services: Services, users: UserSessions) -> None:
         self._config = config
         self._runtime = runtime
         self._smtp = SmtpServices(
@@ -64,12 +64,14 @@ class SessionMaker:
             intake=services.queue,
             throttle=services.throttle,
             local_domains=frozenset(domain.lower() for domain in config.local_domains),
+            users=users,
         )
         self._pop3 = Pop3Services(
             authenticator=services.authenticator,
             mailboxes=services.mailboxes,
             grants=services.grants,
             throttle=services.throttle,
+            users=users,
         )
 
     def for_listener(self, settings: ListenerSettings) -> Callable[[Peer], Session]:

@@ -38,8 +38,8 @@ async def _serve(context: ServerContext, number: int, pipes: ChildPipes) -> int:
     stop = stop_event(pipes.lifeline)
     runtime = make_runtime(context.clock, emit)
     services = open_services(context, runtime, lambda: _wake(context.wake_write))
-    table = ConnectionTable(context.connection_counts, workers=context.workers, worker=number)
-    sessions = SessionMaker(config, runtime, services)
+    table = context.connection_table(number)
+    sessions = SessionMaker(config, runtime, services, context.user_table(number))
     listeners, servers = [], []
     for index, bound in enumerate(context.listeners):
         listener = _listener(bound, index, context, sessions, table, emit, runtime.token)

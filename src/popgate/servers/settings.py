@@ -120,3 +120,8 @@ class LimitSettings:
         Doc("Connections from one /24 (IPv4) or /64 (IPv6) at the same time, over all listeners."),
         Bounds(1, 1000000, "connections"),
     ] = 200
+    sessions_per_user: Annotated[
+        int,
+        Doc("Sessions of one account at the same time, POP3 and authenticated SMTP together."),
+        Bounds(1, 60000, "sessions"),
+    ] = 50

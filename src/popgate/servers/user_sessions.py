@@ -51,4 +51,4 @@ class UserSessionTable:
 
 def _slot(identity: Identity) -> int:
     # hash() of text is keyed at random when the parent process starts; its forks share the key
-    return hash((identity.user, identity.domain)) % SLOTS
+    return hash(identity) % SLOTS
