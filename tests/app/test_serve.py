@@ -121,6 +121,7 @@ def test_the_sessions_of_a_user_are_counted_over_workers_deaths_and_reloads(tmp_
     server = Popgate(tmp_path / "site", workers=2)
     server.config.write_text("limits.sessions_per_user = 4\n" + server.config.read_text())
     server.add_account("scanner@example.org", "0000 0000", "--device")
+    server.add_account(USER, PASSWORD)
     with server:
         sessions = [scanner_session(server) for _ in range(4)]
         for _ in range(8):
