@@ -32,6 +32,10 @@ class LineEngine:
         self.closing = False
         self.tls = False
         self.in_body = False
+        self.most_lines = 0
+        self.has_more = False
+        self.last_words = b""
+        self.is_logging_in = False
 
     def receive(self, data: bytes) -> None:
         if not data:
@@ -48,7 +52,7 @@ class LineEngine:
         return line
 
     def answer(self, reply: object) -> None:
-        assert self.open
+        assert self.open, "misuse"
         self.open = False
         if reply == "tls":
             self.tls = True
@@ -62,6 +66,8 @@ class LineEngine:
             self.output += reply + b"\r\n"
         else:
             self.source = reply  # type: ignore[assignment]
+        if self.last_words and self.source is None:
+            self.shut_down(self.last_words)
 
     def take_output(self) -> bytes:
         out, self.output = self.output, b""
@@ -74,15 +80,18 @@ class LineEngine:
         self.source = None
         self.output += b"end\r\n"
         self.closing = self.closing or failed
+        if self.last_words:
+            self.shut_down(self.last_words)
 
     def tls_started(self) -> None:
         self.tls = False
         self.buffer.clear()
 
     def shut_down(self, reply: object) -> None:
-        if self.open:
-            return
         assert isinstance(reply, bytes)
+        if self.open or self.source or (self.in_body and not self.last_words):
+            self.last_words = reply
+            return
         self.output += reply
         self.closing = True
 
@@ -94,6 +103,8 @@ class LineEngine:
             return Wait.TLS
         if self.open:
             return Wait.DECISION
+        if self.is_logging_in:
+            return Wait.LOGIN
         return Wait.BODY if self.in_body else Wait.COMMAND
 
 
@@ -108,9 +119,11 @@ class LineSession:
         self.is_tls = False
         seen.append(self)
         self.closed_for: str | None = None
+        self.seen_events: list[bytes] = []
 
     def decide(self, event: object) -> object | Awaitable[object] | None:
         assert isinstance(event, bytes)
+        self.seen_events.append(event)
         verb, _, rest = event.partition(b" ")
         if verb == b"SLOW":
             return self.slow(rest)
@@ -310,6 +323,104 @@ async def test_a_client_that_reads_nothing_is_cut_off(bench: Bench) -> None:
     assert bench.sessions[0].closed_for == "too-slow"
 
 
+async def test_a_long_body_that_keeps_coming_outlives_the_deadline_of_a_command(bench: Bench) -> None:
+    bench.deadlines = Deadlines(login=100, command=0.3, minimum_rate=100)
+    port = await bench.start()
+    reader, writer = await bench.connect(port)
+    writer.write(b"BODY\r\n")
+    for _ in range(6):
+        await asyncio.sleep(0.1)
+        bench.listener.tick()
+        writer.write(b"x" * 100)
+    await asyncio.sleep(0.1)
+    bench.listener.tick()
+    assert bench.sessions[0].closed_for is None
+    await asyncio.sleep(0.35)  # now it has stopped coming
+    bench.listener.tick()
+    assert await read_all(reader) == b"hello\r\ntimeout\r\n"
+
+
+async def test_a_long_reply_outlives_the_deadline_of_a_command(bench: Bench) -> None:
+    bench.deadlines = Deadlines(login=100, command=0.2, minimum_rate=500)
+    port = await bench.start()
+    reader, writer = await bench.connect(port, limit=1000)
+    writer.write(b"BIG 400\r\n")
+    octets = 0
+    ending = b""
+    while not ending.endswith(b"end\r\n"):
+        block = await asyncio.wait_for(reader.read(262144), 10)
+        assert block, "cut off"
+        octets += len(block)
+        ending = (ending + block)[-5:]
+        if octets < 26_000_000:
+            await asyncio.sleep(0.003)
+        bench.listener.tick()
+    assert octets == 400 * 65536 + len(b"hello\r\nend\r\n")
+
+
+async def test_a_failed_login_does_not_lift_the_deadline_for_logins(bench: Bench) -> None:
+    bench.deadlines = Deadlines(login=0.3, command=100, minimum_rate=500)
+    port = await bench.start()
+    reader, writer = await bench.connect(port)
+    writer.write(b"SLOW no\r\n")  # while it is decided no deadline runs
+    await asyncio.sleep(0.02)
+    bench.sessions[0].engine.is_logging_in = True
+    await reader.readuntil(b"no\r\n")
+    bench.listener.tick()
+    assert bench.sessions[0].closed_for is None
+    await asyncio.sleep(0.35)
+    bench.listener.tick()
+    assert bench.sessions[0].closed_for == "timeout"
+
+
+async def test_a_half_closed_client_that_reads_nothing_is_cut_off(bench: Bench) -> None:
+    bench.deadlines = Deadlines(login=100, command=100, minimum_rate=500, write=0.3)
+    port = await bench.start()
+    plain = socket.socket()
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    plain.setblocking(False)
+    await bench.listener.loop.sock_connect(plain, ("127.0.0.1", port))
+    await asyncio.sleep(0.05)
+    (connection,) = bench.listener.connections
+    transport = connection._transport  # type: ignore[attr-defined]
+    transport.set_write_buffer_limits(high=1 << 26)  # so that all of it waits in the transport
+    plain.send(b"BIG 200\r\n")
+    plain.shutdown(socket.SHUT_WR)
+    await asyncio.sleep(0.3)
+    assert bench.sessions[0].closed_for is not None
+    assert bench.listener.connections, "the transport has unsent octets"
+    await asyncio.sleep(0.4)
+    bench.listener.tick()
+    await asyncio.sleep(0.05)
+    assert not bench.listener.connections
+    plain.close()
+
+
+async def test_what_lingers_counts_as_a_connection(bench: Bench) -> None:
+    bench.limits = ConnectionLimits(100, 1, 100)
+    port = await bench.start()
+    reader, writer = await bench.connect(port)
+    writer.write(b"QUIT\r\n")
+    assert await read_all(reader) == b"hello\r\nbye\r\n"
+    assert await bench.talk(port, b"") == b"busy\r\n"
+    writer.close()
+    await asyncio.sleep(0.05)
+    assert await bench.talk(port, b"QUIT\r\n") == b"hello\r\nbye\r\n"
+
+
+async def test_a_megabyte_of_commands_does_not_keep_others_waiting(bench: Bench) -> None:
+    port = await bench.start()
+    _, flood = await bench.connect(port)
+    reader, writer = await bench.connect(port)
+    await reader.readline()
+    flood.write(b"ECHO\r\n" * 100_000)
+    await asyncio.sleep(0.05)
+    answered = len(bench.sessions[0].seen_events)
+    writer.write(b"ECHO me\r\n")
+    assert await asyncio.wait_for(reader.readline(), 5) == b"me\r\n"
+    assert len(bench.sessions[0].seen_events) - answered < 10_000
+
+
 async def test_ticks_reach_the_session(bench: Bench) -> None:
     port = await bench.start()
     await bench.connect(port)
@@ -349,6 +460,7 @@ async def test_limits_refuse_and_are_given_back(bench: Bench) -> None:
     assert bench.events[0].fields["reason"] == "limit-address"
     first[1].write(b"QUIT\r\n")
     await first[0].read()
+    first[1].close()
     await asyncio.sleep(0.05)
     assert await bench.talk(port, b"QUIT\r\n") == b"hello\r\nbye\r\n"
 
@@ -364,6 +476,29 @@ async def test_drain_tells_idle_and_busy_clients(bench: Bench) -> None:
     await asyncio.sleep(0.1)
     bench.listener.drain()
     assert await read_all(busy[0]) == b"hello\r\n1\r\nshutdown\r\n"
+
+
+async def test_a_body_may_come_to_its_end_while_the_server_drains(bench: Bench) -> None:
+    port = await bench.start()
+    reader, writer = await bench.connect(port)
+    writer.write(b"BODY\r\n")
+    await asyncio.sleep(0.05)
+    for _ in range(3):  # the worker asks every 50 ms
+        bench.listener.drain()
+    assert bench.sessions[0].closed_for is None
+    bench.listener.drain(is_last=True)
+    assert await read_all(reader) == b"hello\r\nshutdown\r\n"
+    assert bench.sessions[0].closed_for == "shutdown"
+
+
+async def test_the_last_call_does_not_take_the_place_of_an_answer(bench: Bench) -> None:
+    port = await bench.start()
+    reader, writer = await bench.connect(port)
+    writer.write(b"SLOW 1\r\n")
+    await asyncio.sleep(0.02)
+    bench.listener.drain()
+    bench.listener.drain(is_last=True)
+    assert await read_all(reader) == b"hello\r\n1\r\nshutdown\r\n"
 
 
 async def test_end_of_file_and_reset_close_the_session(bench: Bench) -> None:

@@ -22,6 +22,7 @@ from popgate.values.address import Network
 from popgate.values.event import Event, EventSink
 
 _CERTIFICATE_SECONDS = 10.0
+_LAST_WORDS_SECONDS = 0.2
 
 
 def run_worker(context: ServerContext, number: int, pipes: ChildPipes) -> int:
@@ -137,6 +138,12 @@ async def _drain(servers: list[asyncio.Server], listeners: list[Listener], secon
         if loop.time() >= deadline:
             break
         await asyncio.sleep(0.05)
+        for listener in listeners:
+            listener.drain()
+    if any(listener.connections for listener in listeners):
+        for listener in listeners:
+            listener.drain(is_last=True)
+        await asyncio.sleep(_LAST_WORDS_SECONDS)
     for listener in listeners:
         listener.abort()
     await asyncio.sleep(0)

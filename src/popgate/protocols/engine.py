@@ -29,6 +29,12 @@ class Wait(enum.Enum):
 class Engine(Protocol):
     """What the shell calls. Events and replies are the protocol's own types."""
 
+    most_lines: int
+    """After so many lines that make no event next_event gives None and sets `has_more`, so that a
+    client who sends a million commands at once takes turns with others; 0: no limit."""
+    has_more: bool
+    """next_event gave None although there are lines left: call it again."""
+
     def receive(self, data: bytes) -> None:
         """Take bytes from the client; b"" is end of file."""
         ...

@@ -25,6 +25,8 @@ from popgate.values.address import AddressError, ClientAddress
 
 _READ_AHEAD = 65536  # octets taken from a client while a decision is pending
 _LINGER_OCTETS = 1048576
+_EVENTS_A_TURN = 32
+_LINES_A_TURN = 64  # lines that the engine answers by itself
 _LOOPBACK = ClientAddress(b"\x7f\0\0\x01")  # the address of a peer on a unix socket
 
 
@@ -33,16 +35,20 @@ class Connection(asyncio.Protocol, OpenConnection):
 
     __slots__ = (
         "_admitted",
+        "_awaits_turn",
         "_body_octets",
         "_body_since",
         "_closed",
         "_deadline",
         "_engine",
         "_has_eof",
+        "_is_draining",
         "_is_lingering",
         "_is_paused_reading",
         "_is_paused_writing",
         "_listener",
+        "_login_until",
+        "_name",
         "_pending",
         "_proxy",
         "_pumping_source",
@@ -66,7 +72,9 @@ class Connection(asyncio.Protocol, OpenConnection):
         self._tls_peer: Peer | None = None  # implicit TLS: whose session begins when TLS is up
         self._pending: asyncio.Future[object] | None = None
         self._admitted: ClientAddress | None = None
+        self._name: str | None = None  # the session's, for events
         self._deadline = 0.0  # loop time; 0 is none
+        self._login_until = 0.0
         self._write_deadline = 0.0
         self._ticked_at = 0.0
         self._body_since = 0.0
@@ -75,6 +83,8 @@ class Connection(asyncio.Protocol, OpenConnection):
         self._wait: Wait | None = None
         self._is_paused_reading = False
         self._is_paused_writing = False
+        self._awaits_turn = False
+        self._is_draining = False
         self._is_lingering = False
         self._has_eof = False
         self._pumping_source = False
@@ -112,6 +122,7 @@ class Connection(asyncio.Protocol, OpenConnection):
             return
         self._admitted = client
         peer = Peer(listener.token()[:11], client, port, _local(transport), is_tls=listener.implicit_tls)
+        self._name = peer.session
         if listener.implicit_tls:
             self._start_tls(peer)
         else:
@@ -120,10 +131,11 @@ class Connection(asyncio.Protocol, OpenConnection):
 
     def _begin(self, peer: Peer) -> None:
         session = self._session = self._listener.make_session(peer)
-        self._engine = session.engine
+        engine = self._engine = session.engine
+        engine.most_lines = _LINES_A_TURN
         now = self._listener.loop.time()
         self._ticked_at = now
-        self._deadline = now + self._listener.deadlines.login
+        self._deadline = self._login_until = now + self._listener.deadlines.login
 
     def data_received(self, data: bytes) -> None:
         if self._is_lingering:
@@ -138,9 +150,12 @@ class Connection(asyncio.Protocol, OpenConnection):
             self._receive(self._engine, data)
 
     def _receive(self, engine: Engine, data: bytes) -> None:
-        self._body_octets += len(data)
+        if self._wait is Wait.BODY:
+            # RFC 5321 4.5.3.2.5: the deadline is for each block, the minimum rate for the whole
+            self._body_octets += len(data)
+            self._deadline = self._listener.loop.time() + self._listener.deadlines.command
         engine.receive(data)
-        if self._pending is None and not self._pumping_source:
+        if self._is_free:
             self._pump()
         else:
             self._unread += len(data)
@@ -184,7 +199,7 @@ class Connection(asyncio.Protocol, OpenConnection):
             self._close("eof")
             return False
         self._engine.receive(b"")
-        if self._pending is None and not self._pumping_source:
+        if self._is_free:
             self._pump()
         return not self._closed
 
@@ -196,27 +211,42 @@ class Connection(asyncio.Protocol, OpenConnection):
     def resume_writing(self) -> None:
         self._is_paused_writing = False
         self._write_deadline = 0.0
-        if self._engine is not None and not self._closed and self._pending is None:
-            if self._pumping_source:
-                self._pump_source()
-            else:
+        if self._engine is not None and not self._closed:
+            if self._is_free:
                 self._pump()
+            elif self._pumping_source and self._pending is None:
+                self._pump_source()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._finish("reset" if exc is not None else "eof")
         self._listener.connections.discard(self)
         self._transport = None
+        if self._admitted is not None:
+            # Not before: what lingers still holds a descriptor
+            self._listener.table.release(self._admitted, self._listener.number)
+            self._admitted = None
 
     # events, decisions, output
 
     def _pump(self) -> None:
-        """Have every event decided that the engine can give now, then send what there is."""
+        """Have every event decided that the engine can give now, then send what there is.
+
+        After some of them the others have their turn: one read may bring a megabyte of commands.
+        """
         engine, session = self._engine, self._session
         assert engine is not None and session is not None
+        left = _EVENTS_A_TURN
         try:
             while not self._is_paused_writing:
+                if left == 0:
+                    if engine.waiting_for is not Wait.TLS:
+                        self._yield_turn()
+                    break
+                left -= 1
                 event = engine.next_event()
                 if event is None:
+                    if engine.has_more:
+                        self._yield_turn()
                     break
                 reply = session.decide(event)
                 if reply is None:
@@ -231,6 +261,22 @@ class Connection(asyncio.Protocol, OpenConnection):
             self._defect(defect)
             return
         self._flush()
+
+    @property
+    def _is_free(self) -> bool:
+        """Neither a decision nor a long reply nor our turn is waited for."""
+        return self._pending is None and not self._pumping_source and not self._awaits_turn
+
+    def _yield_turn(self) -> None:
+        self._awaits_turn = True
+        self._unread = 0
+        self._pause_reading()
+        self._listener.loop.call_soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._awaits_turn = False
+        if not self._closed and self._engine is not None:
+            self._pump()
 
     def _await(self, future: "asyncio.Future[object]") -> None:
         if future.done():  # a coroutine never is, a future may be
@@ -247,6 +293,8 @@ class Connection(asyncio.Protocol, OpenConnection):
                 future.exception()  # look at it, so that the loop does not complain
             return
         assert self._engine is not None
+        if self._wait is Wait.BODY:
+            self._begin_rate()  # it was the disk that was slow
         try:
             reply = future.result()
             if reply is not None:
@@ -272,6 +320,7 @@ class Connection(asyncio.Protocol, OpenConnection):
             if not self._pumping_source:
                 self._pumping_source = True
                 self._unread = 0
+                self._deadline = 0.0  # however long it takes; the client must go on reading
                 self._pump_source()
             return
         wait = engine.waiting_for
@@ -279,9 +328,10 @@ class Connection(asyncio.Protocol, OpenConnection):
             self._arm(wait)
         if wait is Wait.CLOSE:
             self._linger()
-        elif wait is Wait.TLS:
+            return
+        if wait is Wait.TLS and self._tls is None:
             self._start_tls()
-        elif self._is_paused_reading and self._pending is None and not self._is_paused_writing:
+        if self._is_paused_reading and self._is_free and not self._is_paused_writing:
             self._is_paused_reading = False
             transport.resume_reading()
 
@@ -305,7 +355,7 @@ class Connection(asyncio.Protocol, OpenConnection):
             block = next(source, None)
             failed = False
         except Exception as fault:  # the file broke off; what is sent cannot be taken back
-            self._listener.event("session.source-failed", session=self._session_id(), detail=str(fault))
+            self._listener.event("session.source-failed", session=self._name, detail=str(fault))
             block, failed = None, True
         if block is not None:
             engine.body(block)
@@ -323,15 +373,18 @@ class Connection(asyncio.Protocol, OpenConnection):
         deadlines, now = self._listener.deadlines, self._listener.loop.time()
         was, self._wait = self._wait, wait
         if wait is Wait.LOGIN:
-            return  # the deadline set at the connection stands
-        if wait is Wait.COMMAND:
+            self._deadline = self._login_until  # set at the connection; no command or failure moves it
+        elif wait is Wait.COMMAND:
             self._deadline = now + deadlines.command
         elif wait is Wait.BODY:
             if was is not Wait.BODY:
-                self._body_since, self._body_octets = now, 0
+                self._begin_rate()
             self._deadline = now + deadlines.command
         elif wait is Wait.DECISION:
             self._deadline = 0.0
+
+    def _begin_rate(self) -> None:
+        self._body_since, self._body_octets = self._listener.loop.time(), 0
 
     # TLS
 
@@ -377,10 +430,9 @@ class Connection(asyncio.Protocol, OpenConnection):
         self._pump()
 
     def _tls_failed(self, tls: TlsLayer, fault: Exception) -> None:
-        peer = self._tls_peer
         self._listener.event(
             "tls.failed",
-            session=peer.session if peer else self._session_id(),
+            session=self._name,
             client=self._admitted.text if self._admitted else None,
             detail=_tls_fault(fault),
         )
@@ -397,14 +449,14 @@ class Connection(asyncio.Protocol, OpenConnection):
 
     def tick(self, now: float) -> None:
         if self._closed:
-            if self._is_lingering and self._deadline and now >= self._deadline and self._transport:
-                self._transport.abort()
+            if self._deadline and now >= self._deadline and self._transport:
+                self._transport.abort()  # it neither closes nor takes what is unsent
             return
         if self._write_deadline and now >= self._write_deadline:
             self.abort("too-slow")
             return
         session = self._session
-        if self._wait is Wait.BODY and self._is_too_slow(now):
+        if self._wait is Wait.BODY and self._pending is None and self._is_too_slow(now):
             self._time_out("too-slow")
         elif self._deadline and now >= self._deadline and self._pending is None:
             if session is None or self._is_paused_writing or self._is_handshaking:
@@ -430,8 +482,9 @@ class Connection(asyncio.Protocol, OpenConnection):
             engine.shut_down(session.timeout_reply())
         self._finish_after(engine, reason)
 
-    def drain(self) -> None:
-        """Tell the client that the server stops, as soon as the protocol permits."""
+    def drain(self, *, is_last: bool = False) -> None:
+        """Tell the client that the server stops, as soon as the protocol permits. `is_last`: now,
+        even in the middle of a body; but never instead of an answer that is being worked out."""
         engine, session = self._engine, self._session
         if engine is None or session is None:
             if self._admitted is None:
@@ -442,8 +495,15 @@ class Connection(asyncio.Protocol, OpenConnection):
         if self._is_handshaking:
             self.abort("shutdown")
             return
-        engine.shut_down(session.shutdown_reply())
-        if self._pending is None and not self._pumping_source:
+        is_busy = self._pending is not None or self._pumping_source
+        if self._is_draining and (is_busy or not is_last):
+            return  # an engine that is told twice waits for nothing
+        if not self._is_draining:
+            self._is_draining = True
+            engine.shut_down(session.shutdown_reply())
+        if is_last and not is_busy and engine.waiting_for is Wait.BODY:
+            engine.shut_down(session.shutdown_reply())
+        if not is_busy:
             self._finish_after(engine, "shutdown")
 
     def _finish_after(self, engine: Engine, reason: CloseReason) -> None:
@@ -473,9 +533,9 @@ class Connection(asyncio.Protocol, OpenConnection):
         if self._tls is not None and self._tls.is_up:
             transport.write(self._tls.close())
         if self._has_eof or not transport.can_write_eof():
-            self._close("quit")
+            self._close(self._usual_end)
             return
-        self._finish("quit")
+        self._finish(self._usual_end)
         self._is_lingering = True
         self._unread = 0
         deadlines = self._listener.deadlines
@@ -489,10 +549,16 @@ class Connection(asyncio.Protocol, OpenConnection):
         except (OSError, RuntimeError):
             transport.close()
 
+    @property
+    def _usual_end(self) -> CloseReason:
+        return "shutdown" if self._is_draining else "quit"
+
     def _close(self, reason: CloseReason) -> None:
         transport = self._transport
         self._finish(reason)
         if transport is not None:
+            # For as long as the client does not take what is unsent, the transport stays open
+            self._deadline = self._listener.loop.time() + self._listener.deadlines.write
             transport.close()
 
     def _finish(self, reason: CloseReason) -> None:
@@ -505,9 +571,6 @@ class Connection(asyncio.Protocol, OpenConnection):
             _close_source(engine.source)
         self._finish_session(reason)
         self._engine = None
-        if self._admitted is not None:
-            self._listener.table.release(self._admitted, self._listener.number)
-            self._admitted = None
 
     def _finish_session(self, reason: CloseReason) -> None:
         session, self._session = self._session, None
@@ -527,12 +590,8 @@ class Connection(asyncio.Protocol, OpenConnection):
         frames = traceback.extract_tb(defect.__traceback__)[-4:]
         where = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))
         self._listener.event(
-            "session.defect", session=self._session_id(), detail=f"{type(defect).__name__} in {where}"
+            "session.defect", session=self._name, detail=f"{type(defect).__name__} in {where}"
         )
-
-    def _session_id(self) -> str | None:
-        peer = getattr(self._session, "peer", None)
-        return peer.session if peer is not None else None
 
 
 def _peer(transport: asyncio.Transport) -> tuple[ClientAddress | None, int]:

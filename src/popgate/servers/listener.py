@@ -82,11 +82,12 @@ class Listener:
         for connection in tuple(self.connections):
             connection.tick(now)
 
-    def drain(self) -> None:
-        """Tell every session that the server stops; each closes as soon as its protocol permits."""
+    def drain(self, *, is_last: bool = False) -> None:
+        """Tell every session that the server stops; each closes as soon as its protocol permits.
+        May be called again and again; `is_last`: the time is over, and unfinished bodies end too."""
         self.is_draining = True
         for connection in tuple(self.connections):
-            connection.drain()
+            connection.drain(is_last=is_last)
 
     def abort(self) -> None:
         """Close what is still open."""
@@ -102,7 +103,7 @@ class OpenConnection:
     def tick(self, now: float) -> None:
         raise NotImplementedError
 
-    def drain(self) -> None:
+    def drain(self, *, is_last: bool = False) -> None:
         raise NotImplementedError
 
     def abort(self, reason: str) -> None:

@@ -89,6 +89,8 @@ class Pop3Server:
         self._last_words: Reply | None = None
         self._errors = 0
         self._junk = 0
+        self.most_lines = 0
+        self.has_more = False
         self.octets_sent = 0
         """Octets of messages sent, before dot-stuffing; of long listings too."""
         self.ended_by = ""
@@ -123,12 +125,18 @@ class Pop3Server:
 
     def next_event(self) -> Pop3Event | None:
         """The next event, or None: the engine needs bytes or an answer, or is done."""
+        self.has_more = False
+        left = self.most_lines or -1
         while (
             self._event is None
             and self._source is None
             and self._phase is not Phase.CLOSING
             and not self._awaits_tls
         ):
+            if left == 0:
+                self.has_more = len(self._input) > 0 or self._is_eof
+                break
+            left -= 1
             try:
                 line = self._input.take_line(sasl.MAX_LINE if self._exchange else MAX_LINE)
             except LineTooLong:

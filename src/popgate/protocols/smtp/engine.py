@@ -99,6 +99,8 @@ class SmtpServer:
         self.is_tls = is_tls
         self.is_authenticated = False
         self.commands = 0
+        self.most_lines = 0
+        self.has_more = False
         if not waits_to_greet:
             self.greet()
 
@@ -126,14 +128,20 @@ class SmtpServer:
 
     def next_event(self) -> SmtpEvent | None:
         """The next event; None when an answer or more octets are needed, or all is over."""
+        self.has_more = False
         if self._question is not None:
             return None
+        left = self.most_lines or -1
         while self._aborted is None:
             if self._is_starved or self._starts_tls or self._phase is Phase.CLOSING:
                 return None
             if self._phase is not Phase.BODY:
                 # most of the time the buffer is empty after a command
                 if self._input or self._shutdown is not None:
+                    if left == 0:
+                        self.has_more = True
+                        return None
+                    left -= 1
                     event = self._read_command()
                 else:
                     event = None
