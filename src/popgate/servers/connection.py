@@ -5,8 +5,8 @@ for events, have the session decide them, send the output. A decision that is no
 is awaited while the engine stands still; nothing of a connection ever runs concurrently
 with itself. There is no timer per connection: the listener calls `tick` each second.
 
-It stays in one module, because every part of it touches the same few attributes and
-splitting them would hide the order of things at a close.
+Kept whole: every part of it touches the same few attributes, and splitting them would hide
+the order of things at a close.
 """
 
 import asyncio
