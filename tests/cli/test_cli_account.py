@@ -27,13 +27,74 @@ def test_add_with_all_options(site: Path, run: Run, run_json: Run) -> None:
     made = run_json(
         "account", "add", "scanner@example.org", "--device", "--window", "120", "--quota-messages", "5",
         "--sender", "office@example.org", "--sender", "@example.net", "--recoverable",
+        "--max-age", "3600", "--quota-recipients", "0", "--quota-bytes", "1000000",
     )  # fmt: skip
     assert made.pop("password")
     shown = run_json("account", "show", "scanner@example.org")
     assert shown == made
     assert shown["device"] and shown["recoverable"] and shown["enabled"]
-    assert (shown["window_seconds"], shown["quota_messages"]) == (120, 5)
+    assert (shown["window_seconds"], shown["max_age_seconds"], shown["quota_messages"]) == (120, 3600, 5)
+    assert (shown["quota_recipients"], shown["quota_bytes"]) == (0, 1000000)
     assert set(shown["senders"]) == {"office@example.org", "@example.net"}
+
+
+def test_set_changes_what_is_named_and_nothing_else(site: Path, run: Run, run_json: Run) -> None:
+    run(
+        "account", "add", "scanner@example.org", "--device", "--window", "120", "--quota-messages", "5",
+        "--sender", "office@example.org",
+    )  # fmt: skip
+    before = run_json("account", "show", "scanner@example.org")
+    after = run_json(
+        "account", "set", "scanner@example.org", "--window", "60", "--max-age", "600", "--quota-bytes", "0",
+        "--add-sender", "@example.net",
+    )  # fmt: skip
+    assert after == run_json("account", "show", "scanner@example.org")
+    changes = {name: after[name] for name in after if after[name] != before[name]}
+    del changes["changed_at"]
+    assert changes == {
+        "window_seconds": 60,
+        "max_age_seconds": 600,
+        "quota_bytes": 0,
+        "senders": ["office@example.org", "@example.net"],
+    }
+    run(
+        "account", "set", "scanner@example.org", "--window", "site", "--quota-messages", "site", "--mailbox",
+        "--remove-sender", "OFFICE@example.org",
+    )  # fmt: skip
+    last = run_json("account", "show", "scanner@example.org")
+    assert (last["window_seconds"], last["quota_messages"], last["device"]) == (None, None, False)
+    assert (last["max_age_seconds"], last["senders"]) == (600, ["@example.net"])
+    text = run("account", "show", "scanner@example.org").stdout
+    assert "900 s (the site's)" in text and "600 s" in text and "100 (the site's)" in text
+
+
+def test_set_ends_the_grants_that_were_given_for_the_old_terms(alice: str, run: Run, run_json: Run) -> None:
+    run("grant", "allow", "203.0.113.9", alice)
+    assert "ended the grant" in run("account", "set", alice, "--quota-messages", "1").stderr
+    assert run_json("grant", "list") == []
+    run("grant", "allow", "203.0.113.9", alice)
+    assert "ended" not in run("account", "set", alice, "--quota-messages", "1").stderr, "nothing has changed"
+    assert len(run_json("grant", "list")) == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--window", "0"),
+        ("--window", "soon"),
+        ("--max-age", "2592001"),
+        ("--quota-recipients", "-1"),
+        ("--remove-sender", "x@example.net"),
+    ],
+)
+def test_set_refuses_what_makes_no_sense(alice: str, run: Run, options: tuple[str, ...]) -> None:
+    run("account", "set", alice, *options, code=2)
+
+
+def test_set_refuses_a_sender_that_is_none(alice: str, run: Run, run_json: Run) -> None:
+    run("account", "set", alice, "--add-sender", "no address", code=1)
+    assert run_json("account", "show", alice)["senders"] == []
 
 
 @pytest.mark.parametrize(
@@ -65,9 +126,10 @@ def test_an_alias_wants_targets_or_its_removal(alice: str, run: Run) -> None:
     run("account", "alias", "sales@example.org", "--remove", code=1)
 
 
-@pytest.mark.parametrize("command", ["show", "passwd", "disable", "enable", "remove"])
+@pytest.mark.parametrize("command", ["show", "set", "passwd", "disable", "enable", "remove"])
 def test_who_is_not_there_is_a_no(site: Path, run: Run, command: str) -> None:
-    assert "there is no account" in run("account", command, "nobody@example.org", code=1).stderr
+    options = ("--window", "60") if command == "set" else ()
+    assert "there is no account" in run("account", command, "nobody@example.org", *options, code=1).stderr
 
 
 @pytest.mark.parametrize("command", ["disable", "remove", "passwd"])

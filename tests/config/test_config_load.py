@@ -111,6 +111,8 @@ def key_of(prefix: str, setting: Setting) -> str:
     return prefix.replace("listener.", "listener.0.").replace("route.", "route.0.") + setting.name
 
 
+# A load balancer's network that never gets a grant
+BALANCER = 'proxy_from = ["192.0.2.0/24"]\n[grants]\nnever = ["192.0.2.0/23"]\n'
 ROUTE = '[[delivery.route]]\ndomains = ["partner.example"]\nto = "mx:"\n'
 
 
@@ -302,7 +304,19 @@ WARNINGS = [
     (MINIMAL.replace("mail.example.org", "localhost"), "is not a full name"),
     (MINIMAL + 'tls_profile = "legacy"\n', 'says nothing where tls = "none"'),
     (MINIMAL + "max_connections = 5\n", "one client can take all"),
-    (MINIMAL + 'proxy_from = ["192.0.2.7/24"]\n', "is read as 192.0.2.0/24"),
+    (MINIMAL + BALANCER.replace(".0/24", ".7/24", 1), "is read as 192.0.2.0/24"),
+    (
+        MINIMAL + 'proxy_from = ["192.0.2.7"]\n',
+        'would let all behind it relay (add "192.0.2.7" to grants.never)',
+    ),
+    (
+        MINIMAL + 'proxy_from = ["2001:db8::/48"]\n[grants]\nnever = ["2001:db8::/64"]\n',
+        'add "2001:db8::/48" to grants.never',
+    ),
+    (
+        MINIMAL + BALANCER + 'trusted = ["192.0.2.128/25"]\n',
+        "take the load balancer out of grants.trusted",
+    ),
     (
         MINIMAL.replace('"pop3"', '"smtp"').replace("plaintext_login = true", 'relay_by = ["auth"]'),
         "authenticate",
@@ -333,6 +347,10 @@ WARNINGS = [
 def test_doubts_are_warnings_and_no_errors(text: str, told: str) -> None:
     found = warnings_of(text)
     assert any(told in warning for warning in found), found
+
+
+def test_a_balancer_that_never_gets_a_grant_is_no_doubt() -> None:
+    assert warnings_of(MINIMAL + BALANCER) == []
 
 
 def test_a_password_file_completes_the_smart_host() -> None:

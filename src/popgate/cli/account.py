@@ -9,6 +9,7 @@ from popgate.cli.output import print_fields, print_json, print_table, tell, when
 from popgate.cli.passwords import read_password
 from popgate.cli.root import CommandGroup
 from popgate.cli.services import account_database, grants_service
+from popgate.grants.grant import Terms
 
 if TYPE_CHECKING:
     from popgate.app.backends import Account
@@ -25,45 +26,65 @@ _password_option = click.option(
 )
 
 
-def _terms_options(function: Any) -> Any:
-    for option in reversed(
-        (
-            click.option(
-                "--device",
-                is_flag=True,
-                help="A printer, scanner or program: it may log in and send, and has no mailbox.",
-            ),
-            click.option(
-                "--window",
-                "window_seconds",
-                type=click.IntRange(1, 86400),
-                metavar="SECONDS",
-                help="How long its address may send after a login, instead of grants.window_seconds.",
-            ),
-            click.option(
-                "--quota-messages",
-                type=click.IntRange(0, 10**9),
-                metavar="N",
-                help="Messages a grant, instead of grants.quota_messages; 0 is no limit.",
-            ),
-            click.option(
-                "--sender",
-                "senders",
-                multiple=True,
-                metavar="ADDRESS",
-                help="A further sender address it may use, or @DOMAIN for all of a domain. May be repeated.",
-            ),
-        )
-    ):
-        function = option(function)
+class _OrSite(click.IntRange):
+    """A whole number, or the word `site`: the site's setting, which later changes with it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value == SITE else super().convert(value, param, ctx)
+
+
+SITE = "site"
+_AMOUNTS = (
+    ("--window", "window_seconds", "SECONDS", 1, 86400, "How long its address may send after a login"),
+    ("--max-age", "max_age_seconds", "SECONDS", 1, 2592000, "The longest that one login can count"),
+    ("--quota-messages", "quota_messages", "N", 0, 10**9, "Messages a grant; 0 is no limit"),
+    ("--quota-recipients", "quota_recipients", "N", 0, 10**9, "Recipients a grant; 0 is no limit"),
+    ("--quota-bytes", "quota_bytes", "N", 0, 10**15, "Bytes a grant; 0 is no limit"),
+)
+"""Options of `add` and `set`, each named like its field of Terms and its setting in [grants]."""
+
+
+def _amount_options(function: Any) -> Any:
+    for option, name, metavar, least, most, text in reversed(_AMOUNTS):
+        function = click.option(
+            option,
+            name,
+            type=_OrSite(least, most),
+            metavar=metavar,
+            help=f'{text}. "{SITE}" follows grants.{name}, which is so from the start.',
+        )(function)
     return function
+
+
+def _changed(terms: "Terms", changes: dict[str, object]) -> "Terms":
+    """`terms` with the fields in `changes` that are not None; SITE becomes the site's setting."""
+    fields: dict[str, Any] = {name: getattr(terms, name) for name in Terms.__dataclass_fields__}
+    for name, new in changes.items():
+        if new == SITE:
+            new = None if name.endswith("_seconds") else -1
+        elif new is None:
+            continue
+        fields[name] = new
+    return Terms(**fields)
 
 
 @account.command(
     epilog="Example: popgate account add scanner@example.org --device --sender office@example.org"
 )
 @click.argument("address")
-@_terms_options
+@click.option(
+    "--device",
+    is_flag=True,
+    help="A printer, scanner or program: it may log in and send, and has no mailbox.",
+)
+@_amount_options
+@click.option(
+    "--sender",
+    "senders",
+    multiple=True,
+    metavar="ADDRESS",
+    help="A further sender address it may use, or @DOMAIN for all of a domain. May be repeated.",
+)
 @click.option(
     "--recoverable",
     is_flag=True,
@@ -75,28 +96,20 @@ def _terms_options(function: Any) -> Any:
 def add(
     address: str,
     device: bool,
-    window_seconds: int | None,
-    quota_messages: int | None,
     senders: tuple[str, ...],
     recoverable: bool,
     password_stdin: bool,
     config_file: str | None,
     overrides: tuple[str, ...],
     as_json: bool,
+    **amounts: object,
 ) -> None:
     """Make an account for ADDRESS.
 
     The password is asked for on a terminal. Without a terminal and --password-stdin one is made
     up and printed, this once.
     """
-    from popgate.grants.grant import Terms
-
-    terms = Terms(
-        window_seconds=window_seconds,
-        quota_messages=-1 if quota_messages is None else quota_messages,
-        senders=senders,
-        is_device=device,
-    )
+    terms = _changed(Terms(senders=senders, is_device=device), amounts)
     config = site_config(config_file, overrides)
     _warn_of_foreign_domain(config, address)
     password, is_new = read_password(from_stdin=password_stdin, prompt=f"Password for {address}")
@@ -156,25 +169,91 @@ def show(address: str, config_file: str | None, overrides: tuple[str, ...], as_j
     if as_json:
         print_json(_as_json(found))
         return
-    terms = found.terms
-    window = terms.window_seconds or config.grants.window_seconds
-    quota = config.grants.quota_messages if terms.quota_messages < 0 else terms.quota_messages
+    terms, site = found.terms, config.grants
     print_fields(
         (
             ("address", found.identity),
             ("kind", "device, no mailbox" if found.is_device else "mailbox"),
             ("state", "enabled" if found.is_enabled else "disabled"),
             ("senders", ", ".join((str(found.identity), *terms.senders))),
-            ("window", f"{window} s" + ("" if terms.window_seconds else " (the site's)")),
-            (
-                "messages a grant",
-                f"{quota or 'no limit'}" + (" (the site's)" if terms.quota_messages < 0 else ""),
-            ),
+            ("window", _seconds(terms.window_seconds, site.window_seconds)),
+            ("greatest age", _seconds(terms.max_age_seconds, site.max_age_seconds)),
+            ("messages a grant", _quota(terms.quota_messages, site.quota_messages)),
+            ("recipients a grant", _quota(terms.quota_recipients, site.quota_recipients)),
+            ("bytes a grant", _quota(terms.quota_bytes, site.quota_bytes)),
             ("APOP, CRAM-MD5", "possible" if found.is_recoverable else "no"),
             ("made", when(found.created_at)),
             ("changed", when(found.changed_at)),
         )
     )
+
+
+def _seconds(own: int | None, site: int) -> str:
+    return f"{site} s (the site's)" if own is None else f"{own} s"
+
+
+def _quota(own: int, site: int) -> str:
+    return f"{site or 'no limit'} (the site's)" if own < 0 else f"{own or 'no limit'}"
+
+
+@account.command(
+    "set",
+    epilog="Example: popgate account set scanner@example.org --window 120 --add-sender office@example.org",
+)
+@click.argument("address")
+@click.option(
+    "--device/--mailbox",
+    default=None,
+    help="Make it a device, which has no mailbox, or an account with a mailbox.",
+)
+@_amount_options
+@click.option(
+    "--add-sender",
+    "added",
+    multiple=True,
+    metavar="ADDRESS",
+    help="A further sender address it may use, or @DOMAIN for all of a domain. May be repeated.",
+)
+@click.option(
+    "--remove-sender",
+    "removed",
+    multiple=True,
+    metavar="ADDRESS",
+    help="A sender address that it may use no longer. May be repeated.",
+)
+@config_options
+@json_option
+def set_(
+    address: str,
+    device: bool | None,
+    added: tuple[str, ...],
+    removed: tuple[str, ...],
+    config_file: str | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    **amounts: object,
+) -> None:
+    """Change what the logins of ADDRESS are good for.
+
+    What is not named stays as it is. The grants that it holds were given for the old terms, so
+    they end; its next login gets the new ones.
+    """
+    if device is None and not added and not removed and all(new is None for new in amounts.values()):
+        raise click.UsageError("nothing to change; `popgate account show` tells what there is")
+    config = site_config(config_file, overrides)
+    with account_database(config) as database:
+        old = database.get(address).terms
+        gone = {sender.lower() for sender in removed}
+        if unknown := gone.difference(old.senders):
+            raise click.UsageError(f"{', '.join(sorted(unknown))}: not a further sender of {address}")
+        senders = tuple(sender for sender in old.senders if sender not in gone)
+        changes = {"is_device": device, "senders": (*senders, *added)}
+        database.set_terms(address, _changed(old, changes | amounts))
+        now = database.get(address)
+        if now.terms != old:
+            _end_grants(config, now, "terms-changed")
+    if as_json:
+        print_json(_as_json(now))
 
 
 @account.command(epilog="Example: popgate account passwd alice@example.org")
@@ -281,7 +360,10 @@ def _as_json(one: "Account") -> dict[str, object]:
         "recoverable": one.is_recoverable,
         "senders": list(terms.senders),
         "window_seconds": terms.window_seconds,
+        "max_age_seconds": terms.max_age_seconds,
         "quota_messages": None if terms.quota_messages < 0 else terms.quota_messages,
+        "quota_recipients": None if terms.quota_recipients < 0 else terms.quota_recipients,
+        "quota_bytes": None if terms.quota_bytes < 0 else terms.quota_bytes,
         "created_at": one.created_at,
         "changed_at": one.changed_at,
     }

@@ -167,6 +167,40 @@ def _one_listener(config: Config, listener: ListenerSettings, path: KeyPath, bin
         listener.proxy_from,
         "then anybody could claim any client address, and with it any grant; list the load balancers",
     )
+    yield from _proxies(config, listener, path)
+
+
+def _proxies(config: Config, listener: ListenerSettings, path: KeyPath) -> Findings:
+    """A connection for which a load balancer names no client (PROXY UNKNOWN, LOCAL) comes from the
+    balancer's own address: a right to relay there is a right of everybody behind it."""
+    never = [network for _, network in _parsed(config.grants.never)]
+    trusted = [network for _, network in _parsed(config.grants.trusted)]
+    for index, proxy in _parsed(listener.proxy_from):
+        if proxy.prefix_bits < _SHORTEST_PREFIX:
+            continue
+        here = (*path, "proxy_from", index)
+        if any(_overlap(network, proxy) for network in trusted):
+            yield (
+                False,
+                Finding(
+                    here,
+                    "is trusted too: whoever it names no client for (PROXY UNKNOWN) relays",
+                    "take the load balancer out of grants.trusted",
+                ),
+            )
+        if not any(_covers(network, proxy) for network in never):
+            yield (
+                False,
+                Finding(
+                    here,
+                    "a login for which it names no client (PROXY UNKNOWN) would let all behind it relay",
+                    f'add "{proxy}" to grants.never',
+                ),
+            )
+
+
+def _covers(one: Network, other: Network) -> bool:
+    return one.prefix_bits <= other.prefix_bits and _base(other) in one
 
 
 def _relaying(listener: ListenerSettings, path: KeyPath, *, can_log_in: bool) -> Findings:
@@ -282,10 +316,11 @@ def _grants(config: Config) -> Findings:
 
 
 def _overlap(one: Network, other: Network) -> bool:
-    def base(network: Network) -> ClientAddress:
-        return ClientAddress.parse(network.text.partition("/")[0])
+    return _base(one) in other or _base(other) in one
 
-    return base(one) in other or base(other) in one
+
+def _base(network: Network) -> ClientAddress:
+    return ClientAddress.parse(network.text.partition("/")[0])
 
 
 def _auth(config: Config) -> Findings:
