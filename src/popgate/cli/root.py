@@ -17,6 +17,7 @@ COMMANDS = {
     "init": "popgate.cli.init:init",
     "serve": "popgate.cli.serve:serve",
     "demo": "popgate.cli.demo.command:demo",
+    "doctor": "popgate.cli.doctor:doctor",
     "config": "popgate.cli.configuration:config",
     "account": "popgate.cli.account:account",
     "grant": "popgate.cli.grant:grant",
