@@ -37,11 +37,24 @@ def layers(root: Path, text: str) -> str:
     return replace_block(text, "layers", "```\n" + "\n".join(lines) + "\n```")
 
 
+def launcher(name: str) -> Generator:
+    """One of relay-ctrl's programs, as it is installed."""
+
+    def generate(root: Path, _text: str) -> str:
+        text = (root / "scripts/launcher.sh").read_text(encoding="utf-8")
+        return text.replace("@NAME@", name).replace("@MODULE@", name.removeprefix("relay-ctrl-"))
+
+    return generate
+
+
+_LAUNCHED = [f"relay-ctrl-{word}" for word in ("allow", "check", "age", "chdir", "send", "udp")]
+
 GENERATORS: Mapping[str, Generator] = {
     "ARCHITECTURE.md": layers,
     "docs/command-line.md": lambda _root, _text: manual(),
     "docs/popgate.toml.sample": lambda _root, _text: sample(),
     "docs/settings.md": lambda _root, _text: reference(),
+    **{f"scripts/{name}": launcher(name) for name in _LAUNCHED},
 }
 
 

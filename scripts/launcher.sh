@@ -1,0 +1,60 @@
+#!/bin/sh
+# Starts popgate's @NAME@ with the interpreter of the `popgate` beside it. A console script
+# would load Python's site module at each connection; this starts Python bare (-I -S -E), and uses
+# nothing but words of sh's own. docs/decisions/0050 says why it is a shell script.
+self=$0
+while [ -L "$self" ]; do
+    target=$(readlink "$self")
+    case $target in
+        /*) self=$target ;;
+        *) self=${self%/*}/$target ;;
+    esac
+done
+bin=${self%/*}
+case $self in */*) ;; *) bin=. ;; esac
+
+{
+    read -r python
+    read -r quoted
+} <"$bin/popgate" || exit 111
+python=${python#'#!'}
+if [ "$python" = /bin/sh ]; then
+    # the path is long or has a blank: '''exec' "/a path/bin/python" "$0" "$@"
+    quoted=${quoted#*"exec' "}
+    case $quoted in
+        \"*) quoted=${quoted#\"} python=${quoted%%\"*} ;;
+        \'*) quoted=${quoted#\'} python=${quoted%%\'*} ;;
+        *) python=${quoted%% *} ;;
+    esac
+fi
+
+# Where the package is, or "" where there is none or a choice: then Python looks for it, which takes longer.
+place=
+for each in "$bin"/../lib/python3*/*-packages; do
+    if [ -f "$each/popgate/commands/@MODULE@.py" ]; then
+        place=$place$each
+    elif [ -f "$each/_popgate.pth" ]; then
+        read -r each <"$each/_popgate.pth" || :
+        place=$place$each
+    fi
+done
+flags=-ISE
+[ -f "$place/popgate/commands/@MODULE@.py" ] || place= flags=-I
+
+# The packages hold a docstring and no more; made here, five files less are read. Python sets
+# LC_CTYPE in the C locale, which the next program shall not see.
+exec "$python" $flags -c '
+import os, sys
+_, place, lc_ctype, *arguments = sys.argv
+if place:
+    sys.path.insert(0, place)
+    for name in ("", ".commands", ".grants", ".grants.stores", ".values"):
+        package = sys.modules["popgate" + name] = type(sys)("popgate" + name)
+        package.__path__ = [place + "/popgate" + name.replace(".", "/")]
+if lc_ctype:
+    os.environ["LC_CTYPE"] = lc_ctype
+else:
+    os.environ.pop("LC_CTYPE", None)
+from popgate.commands.@MODULE@ import main
+main(arguments)
+' "$place" "${LC_CTYPE-}" "$@"

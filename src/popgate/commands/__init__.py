@@ -1,0 +1,1 @@
+"""relay-ctrl's programs, under their names: started once a connection, so nothing is imported in vain."""
