@@ -13,10 +13,10 @@ done
 bin=${self%/*}
 case $self in */*) ;; *) bin=. ;; esac
 
-{
-    read -r python
-    read -r quoted
-} <"$bin/popgate" || exit 111
+if ! { read -r python && { read -r quoted || :; }; } <"$bin/popgate"; then
+    echo "@NAME@: Fatal: popgate is not installed beside it" >&2
+    exit 111
+fi
 python=${python#'#!'}
 if [ "$python" = /bin/sh ]; then
     # the path is long or has a blank: '''exec' "/a path/bin/python" "$0" "$@"

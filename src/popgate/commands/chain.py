@@ -39,8 +39,9 @@ class Program:
 
     def say(self, text: str) -> None:
         name = f"{self.name}[{os.getpid()}]" if self.shows_pid else self.name
+        line = text.rstrip("\n")  # relay-ctrl ends some of its messages with two
         try:
-            os.write(2, f"{name}: {printable(text)}\n".encode("utf-8", "replace"))
+            os.write(2, f"{name}: {printable(line)}{text[len(line) :]}\n".encode("utf-8", "replace"))
         except OSError:
             pass  # nobody listens; no reason to fail
 
