@@ -13,9 +13,8 @@ BUILD = HERE / ".build"
 _TICK = os.sysconf("SC_CLK_TCK")
 
 AT_ONCE = 20
-USERS = 64
-SOURCES = "127.0.1.0/26"  # as many client addresses as users, so that each has one of its own
-FIRST_SOURCE = "127.0.1.0"
+USERS = 128
+SOURCES = "127.0.1.0/25"  # as many client addresses as users, so that each has one of its own
 
 
 class LoadFailed(Exception):
@@ -47,10 +46,11 @@ def generator() -> Path:
     return program
 
 
-def run(mode: str, *options: str | int, port: int, pid: int, host: str = "127.0.0.1") -> dict[str, Any]:
-    """One run of the generator: its report. Raises LoadFailed when a session of it failed."""
+def run(mode: str, *options: str | int, port: int, pid: int, is_warm_up: bool = False) -> dict[str, Any]:
+    """One run of the generator: its report. Raises LoadFailed when a session of it failed. In a
+    warm-up slow first logins may meet a later one of the same user, which is refused."""
     command = [
-        *(str(generator()), mode, "--host", host, "--port", str(port), "--server-pid", str(pid)),
+        *(str(generator()), mode, "--port", str(port), "--server-pid", str(pid)),
         *map(str, options),
     ]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -58,7 +58,7 @@ def run(mode: str, *options: str | int, port: int, pid: int, host: str = "127.0.
         report: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
         raise LoadFailed(f"mailload {mode}: {done.stderr or done.stdout}") from None
-    if report["errors"] or report["rejected"] or not report["ok"]:
+    if report["errors"] or not report["ok"] or (report["rejected"] and not is_warm_up):
         raise LoadFailed(f"mailload {mode}: {done.stdout}{done.stderr}")
     return report
 

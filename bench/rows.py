@@ -204,8 +204,7 @@ _MESSAGE = ("--size", 4096, "--rcpt", "somebody@elsewhere.example.net")
 
 
 def smtp_message(bench: Bench) -> Contenders:
-    site = bench.stack.enter_context(PopgateSite())
-    site.hold()
+    site = bench.stack.enter_context(PopgateSite(does_deliver=False))
     site.log_in()
     ours = _smtp(site.port("smtp"), site.pid, bench.scale.of(8_000), *_MESSAGE)
     contenders: Contenders = {OURS: lambda: load.sessions(ours())}
@@ -259,7 +258,7 @@ def _hold(mode: str, port: int, pid: int, count: int, *options: str | int) -> Ca
         report = load.run(
             mode, "-c", count, "--hold", count, "--hold-secs", 2, *options, port=port, pid=pid
         )
-        kib = (report["pss_during_kib"] - report["pss_before_kib"]) / count
+        kib = (report["pss_held_kib"] - report["pss_before_kib"]) / count
         return Trial(0.0, 0.0, kib=kib)
 
     return trial
@@ -269,9 +268,15 @@ def idle_pop3(bench: Bench) -> Contenders:
     count, theirs = 400, 80
     site = bench.stack.enter_context(PopgateSite(count=count))
     options = ("--users", count, "--user", "user%d@example.org", "--pass", PASSWORD)
-    load.run("pop3", "-c", 8, "-n", 6 * count, *options, "--source-range", load.SOURCES, port=site.port("pop3"), pid=site.pid)
+    sources = ("--source-range", load.SOURCES)
+    load.run(
+        *("pop3", "-c", 8, "-n", 6 * count, *options, *sources),
+        port=site.port("pop3"),
+        pid=site.pid,
+        is_warm_up=True,
+    )
     contenders: Contenders = {
-        OURS: _hold("pop3", site.port("pop3"), site.pid, count, *options, "--source-range", load.SOURCES)
+        OURS: _hold("pop3", site.port("pop3"), site.pid, count, *options, *sources)
     }
 
     def dovecot() -> Callable[[], Trial]:

@@ -53,7 +53,15 @@ def users(count: int) -> list[str]:
 class PopgateSite(Popgate):
     """Our server with `count` accounts, as many workers as shipped unless told."""
 
-    def __init__(self, *, count: int = load.USERS, workers: int = 0, has_many: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        count: int = load.USERS,
+        workers: int = 0,
+        has_many: bool = False,
+        does_deliver: bool = True,
+    ) -> None:
+        self._does_deliver = does_deliver
         self._root = Path(tempfile.mkdtemp(prefix="popgate-bench-"))
         self._names = [*users(count), *([MANY] if has_many else [])]
         super().__init__(self._root, _LISTENERS, _SETTINGS, workers=workers)
@@ -64,6 +72,8 @@ class PopgateSite(Popgate):
         self._make_accounts()
         for name in self._names:
             _fill(self.maildir(name), MANY_MESSAGES if name == MANY else 3)
+        if not self._does_deliver:
+            self._hold()
         self.start()
         return self
 
@@ -71,7 +81,8 @@ class PopgateSite(Popgate):
         try:
             super().__exit__(*reason)
         finally:
-            self.let_deliver()
+            if self._lock is not None:
+                os.close(self._lock)
             shutil.rmtree(self._root, ignore_errors=True)
 
     def maildir(self, name: str) -> Path:
@@ -80,27 +91,25 @@ class PopgateSite(Popgate):
     def delivered(self) -> int:
         return sum(len(os.listdir(self.maildir(name) / "new")) for name in self._names)
 
-    def hold(self) -> None:
-        """Nothing is delivered until `let_deliver`: we hold the lock of who delivers."""
-        queue = os.open(self._root / "data/queue", os.O_RDONLY | os.O_DIRECTORY)
+    def _hold(self) -> None:
+        """Nothing is delivered: we hold the lock of who delivers."""
+        path = self._root / "data/queue"
+        path.mkdir(mode=0o700)
+        queue = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             self._lock = RealDisk().lock("delivery.lock", queue)
         finally:
             os.close(queue)
 
-    def let_deliver(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
     def log_in(self) -> None:
         """Every user from the address that is theirs: grants for all, and both workers know the passwords."""
-        options = ("-c", 8, "--users", load.USERS, "--user", "user%d@example.org", "--pass", PASSWORD)
+        options = ("-c", 4, "--users", load.USERS, "--user", "user%d@example.org", "--pass", PASSWORD)
         load.run(
             "pop3",
-            *("-n", load.USERS * 6, *options, "--source-range", load.SOURCES),
+            *("-n", load.USERS * 12, *options, "--source-range", load.SOURCES),
             port=self.port("pop3"),
             pid=self.pid,
+            is_warm_up=True,
         )
 
     def _make_accounts(self) -> None:
@@ -154,6 +163,7 @@ class PostfixSite(Postfix):
             "virtual_gid_maps": "static:65534",
             "virtual_transport": "virtual",
             "virtual_alias_maps": "",
+            "in_flow_delay": "0",  # smtpd would sleep because qmgr sees no message of an aborted envelope
         }
         if does_hold:
             options["smtpd_end_of_data_restrictions"] = "check_client_access static:hold"
