@@ -134,6 +134,7 @@ def test_without_the_newer_rename(allow: Path, monkeypatch: pytest.MonkeyPatch, 
     for turn in range(3):
         store.change(address(), lambda _, turn=turn: [grant(login_at=NOW + turn)])
     assert store.find(address())[0].login_at == NOW + 2
+    store.close()  # spares go with it
     assert os.listdir(allow) == [NAME]
 
 

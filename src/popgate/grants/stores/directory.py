@@ -24,6 +24,7 @@ from popgate.grants.ownership import Owner, make_directory, owner_for
 from popgate.grants.store import Change, StoreError
 from popgate.grants.stores import spool
 from popgate.grants.stores.renaming import EXCHANGE, NO_REPLACE, UNSUPPORTED, rename2_here
+from popgate.grants.stores.spares import Spares
 from popgate.values.address import AddressError, ClientAddress
 
 STALE_SECONDS: Final = 60.0
@@ -61,6 +62,7 @@ class DirectoryStore:
         self._lock_file = -1
         self._lock_owner = 0
         self._threads = threading.Lock()
+        self._spares = Spares()
         try:
             make_directory(path)
             self._directory = _open_directory(path)
@@ -136,7 +138,13 @@ class DirectoryStore:
 
             self.change(address, moved)
 
+    def forget(self) -> None:
+        """Forget what files said, so that the next look-up of each reads it."""
+        self._cache.clear()
+
     def close(self) -> None:
+        for name in self._spares.give_up():
+            spool.discard(self._directory, name)
         for file in (self._directory, self._lock_file):
             if file >= 0:
                 os.close(file)
@@ -207,25 +215,60 @@ class DirectoryStore:
     def _replace(self, name: str, content: bytes, modified_ns: int, before: os.stat_result | None) -> bool:
         """Put `content` in place; False where somebody without a lock was quicker, and theirs stays."""
         directory = self._directory
-        stamp = time.time()
         for _ in range(_NAMES_AT_MOST):
-            temporary = spool.temporary_name(stamp)
+            temporary = self._write_temporary(content, modified_ns)
             try:
-                owner = self._owner if os.geteuid() == 0 else None
-                spool.write_temporary(directory, content, modified_ns, temporary, self._file_mode, owner)
-            except FileExistsError:
-                stamp += 0.000001
-                continue
-            try:
-                return self._put_in_place(temporary, name, before)
+                is_placed = self._put_in_place(temporary, name, before)
             except IsADirectoryError:
                 # A directory of the name grants nothing, and may not keep a login from granting.
                 spool.discard(directory, temporary)
                 os.rename(name, temporary, src_dir_fd=directory, dst_dir_fd=directory)
-                stamp += 0.000001
-            finally:
-                spool.discard(directory, temporary)  # ours, or what was replaced; nothing after a rename
+                spool.discard(directory, temporary)
+                continue
+            except BaseException:
+                spool.discard(directory, temporary)
+                raise
+            if is_placed:
+                self._retire(temporary, name)
+            else:
+                spool.discard(directory, temporary)
+            return is_placed
         raise FileExistsError(errno.EEXIST, "no free temporary name")
+
+    def _write_temporary(self, content: bytes, modified_ns: int) -> str:
+        """A file of that content, in a spare one or a new one; its name."""
+        directory = self._directory
+        while (spare := self._spares.take(time.monotonic())) is not None:
+            try:
+                if spool.rewrite_temporary(directory, content, modified_ns, *spare):
+                    return spare[0]
+            except OSError:
+                spool.discard(directory, spare[0])
+                raise
+            # somebody tidied it away, or put something else there, which the sweep will look at
+        stamp = time.time()
+        owner = self._owner if os.geteuid() == 0 else None
+        for _ in range(_NAMES_AT_MOST):
+            temporary = spool.temporary_name(stamp)
+            try:
+                spool.write_temporary(directory, content, modified_ns, temporary, self._file_mode, owner)
+                return temporary
+            except FileExistsError:
+                stamp += 0.000001
+        raise FileExistsError(errno.EEXIST, "no free temporary name")
+
+    def _retire(self, temporary: str, name: str) -> None:
+        """Keep what the file `name` was exchanged for, where it is a file as we make them."""
+        replaced = self._stat(temporary)
+        if replaced is None:
+            return
+        placed = self._stat(name)
+        if (
+            placed is None
+            or not spool.is_like(replaced, placed)
+            or not self._spares.keep(temporary, replaced, time.monotonic())
+        ):
+            spool.discard(self._directory, temporary)
 
     def _put_in_place(self, temporary: str, name: str, before: os.stat_result | None) -> bool:
         directory = self._directory
@@ -376,6 +419,7 @@ class DirectoryStore:
             fresh = _open_directory(self._path)
             with self._threads:
                 old, self._directory = self._directory, fresh
+                self._spares.give_up()
                 self._owner = self._owner_here()
                 self._lock_owner = 0
                 self._cache.clear()

@@ -35,6 +35,7 @@ _VERSION = b"POPGATE_VERSION=1"
 _GRANT = b"POPGATE_GRANT="
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_REWRITE = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _PROTOCOL = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 _SENDER = frozenset("abcdefghijklmnopqrstuvwxyz0123456789!#$&'*+-/=?^_`{|}~.@")  # neither % nor ,
 _DIGITS = frozenset("0123456789")
@@ -148,20 +149,38 @@ def read(directory: int, name: str, allowed_uids: frozenset[int]) -> tuple[bytes
     long, that belongs to an allowed user. Raises OSError where the directory or the machine
     is at fault.
     """
+    for _ in range(_READINGS):
+        try:
+            file = os.open(name, _OPEN, dir_fd=directory)
+        except OSError as error:
+            if is_absence(error):
+                return None
+            raise
+        try:
+            state = os.fstat(file)
+            if not is_grant_file(state, allowed_uids):
+                return None
+            content = os.read(file, MAX_BYTES + 1)
+        finally:
+            os.close(file)
+        if _is_still(state, name, directory):
+            return (content, state) if len(content) <= MAX_BYTES else None
+    raise OSError(11, "it is being replaced all the time")  # EAGAIN
+
+
+def _is_still(state: os.stat_result, name: str, directory: int) -> bool:
+    """Is the file of that name unchanged? One that was replaced may be written for another
+    address while somebody reads it (see spares)."""
     try:
-        file = os.open(name, _OPEN, dir_fd=directory)
+        now = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except OSError as error:
         if is_absence(error):
-            return None
+            return False
         raise
-    try:
-        state = os.fstat(file)
-        if not is_grant_file(state, allowed_uids):
-            return None
-        content = os.read(file, MAX_BYTES + 1)
-        return (content, state) if len(content) <= MAX_BYTES else None
-    finally:
-        os.close(file)
+    return now.st_ino == state.st_ino and now.st_mtime_ns == state.st_mtime_ns
+
+
+_READINGS = 20
 
 
 def is_grant_file(state: os.stat_result, allowed_uids: frozenset[int]) -> bool:
@@ -225,6 +244,40 @@ def write_temporary(
     except BaseException:
         discard(directory, temporary)
         raise
+
+
+def rewrite_temporary(
+    directory: int, content: bytes, modified_ns: int, temporary: str, spare: os.stat_result
+) -> bool:
+    """As write_temporary, into a file that is there already; False where `temporary` is no longer
+    the file of which `spare` is the state, but for its times and size. Raises OSError."""
+    try:
+        file = os.open(temporary, _REWRITE, dir_fd=directory)
+    except OSError:
+        return False
+    try:
+        state = os.fstat(file)
+        if state.st_ino != spare.st_ino or not is_like(state, spare):
+            return False
+        if os.write(file, content) != len(content):
+            raise OSError(28, "short write to a grant file")  # ENOSPC
+        if state.st_size > len(content):
+            os.ftruncate(file, len(content))
+        os.utime(file, ns=(modified_ns, modified_ns))
+        return True
+    finally:
+        os.close(file)
+
+
+def is_like(state: os.stat_result, other: os.stat_result) -> bool:
+    """A regular file with one name, and with the other's owner, group and mode?"""
+    return (
+        state.st_mode == other.st_mode
+        and stat.S_ISREG(state.st_mode)
+        and state.st_nlink == 1
+        and state.st_uid == other.st_uid
+        and state.st_gid == other.st_gid
+    )
 
 
 def discard(directory: int, name: str) -> None:
