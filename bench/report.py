@@ -32,7 +32,9 @@ def as_text(measured: "Measured") -> str:
         ]
         lines.append("  " + "  ".join(cells))
     lines += [f"  {name}: missing, {why}" for name, why in measured.missing.items()]
-    lines += [f"  {_judged(measured, target)}" for target in measured.row.targets if _is_there(measured, target)]
+    lines += [
+        f"  {_judged(measured, target)}" for target in measured.row.targets if _is_there(measured, target)
+    ]
     return "\n".join(lines)
 
 
@@ -42,7 +44,7 @@ def document(rows: "Sequence[Measured]", runs: int) -> str:
         "# Benchmarks\n",
         "Written by `make bench`; run it to see the same for your machine. Ours and the peers run alternately,"
         f" {runs} times each; shown are medians, with minimum and maximum in brackets. CPU is that of the"
-        " server's whole tree of processes. popgate runs as shipped: log on, quotas on, passwords verified"
+        " of the server's whole tree of processes. popgate runs as shipped: log on, quotas on, passwords verified"
         " before, one worker a core; the load generator shares the machine with every server. Absolute"
         " figures move with the machine; the ratios were taken in one run.\n",
         "| | |\n|---|---|\n" + "".join(f"| {name} | {text} |\n" for name, text in _machine()),

@@ -255,9 +255,7 @@ def smtp_turnover(bench: Bench) -> Contenders:
 
 def _hold(mode: str, port: int, pid: int, count: int, *options: str | int) -> Callable[[], Trial]:
     def trial() -> Trial:
-        report = load.run(
-            mode, "-c", count, "--hold", count, "--hold-secs", 2, *options, port=port, pid=pid
-        )
+        report = load.run(mode, "-c", count, "--hold", count, "--hold-secs", 2, *options, port=port, pid=pid)
         kib = (report["pss_held_kib"] - report["pss_before_kib"]) / count
         return Trial(0.0, 0.0, kib=kib)
 
@@ -275,9 +273,7 @@ def idle_pop3(bench: Bench) -> Contenders:
         pid=site.pid,
         is_warm_up=True,
     )
-    contenders: Contenders = {
-        OURS: _hold("pop3", site.port("pop3"), site.pid, count, *options, *sources)
-    }
+    contenders: Contenders = {OURS: _hold("pop3", site.port("pop3"), site.pid, count, *options, *sources)}
 
     def dovecot() -> Callable[[], Trial]:
         peer = bench.stack.enter_context(DovecotSite(is_fast=False, count=theirs))
@@ -312,13 +308,19 @@ def grant_store(bench: Bench) -> Contenders:
     contenders: Contenders = {}
     places = [("the disk of temporary files", Path(directory))]
     if os.access("/dev/shm", os.W_OK):
-        memory = bench.stack.enter_context(tempfile.TemporaryDirectory(prefix="popgate-grants-", dir="/dev/shm"))
+        memory = bench.stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="popgate-grants-", dir="/dev/shm")
+        )
         places.append(("tmpfs", Path(memory)))
     addresses = [ClientAddress.parse(f"192.0.{high}.{low}") for high in range(4) for low in range(1, 251)]
     for name, path in places:
         store = DirectoryStore(str(path / "allow"))
         bench.stack.callback(store.close)
-        for verb, act in (("write", _write), ("look-up", _look_up), ("look-up, not in memory", _look_up_cold)):
+        for verb, act in (
+            ("write", _write),
+            ("look-up", _look_up),
+            ("look-up, not in memory", _look_up_cold),
+        ):
             contenders[f"{verb}, {name}"] = _timed(act, store, addresses, count)
     return contenders
 

@@ -62,7 +62,9 @@ def _tell(text: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
-    parser.add_argument("--only", action="append", default=[], metavar="ROW", help="only this row; repeatable")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="ROW", help="only this row; repeatable"
+    )
     parser.add_argument("--runs", type=int, default=RUNS, help=f"runs of each contender ({RUNS})")
     parser.add_argument("--quick", action="store_true", help="a tenth of the work, two runs; no document")
     parser.add_argument("--output", type=Path, default=None, help=f"the document ({DOCUMENT})")

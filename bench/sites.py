@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Self
 
 from bench import load
+from popgate.auth.backends.accounts import AccountDatabase
+from popgate.files.real import RealDisk
 from support import peers, ports
 from support.dovecot import Dovecot
 from support.popgate import Popgate
 from support.postfix import Postfix
 from support.process import ServerProcess
-
-from popgate.auth.backends.accounts import AccountDatabase
-from popgate.files.real import RealDisk
 
 PASSWORD = "secret"
 MANY = "many"  # the user with 10,000 messages
@@ -39,7 +38,10 @@ quota_messages = 100000000
 quota_recipients = 100000000
 quota_bytes = 100000000000000
 """
-_LISTENERS = (("smtp", "max_connections = 10000"), ("pop3", "plaintext_login = true\nmax_connections = 10000"))
+_LISTENERS = (
+    ("smtp", "max_connections = 10000"),
+    ("pop3", "plaintext_login = true\nmax_connections = 10000"),
+)
 
 
 class PeerMissing(Exception):

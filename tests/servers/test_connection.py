@@ -34,6 +34,7 @@ class LineEngine:
         self.in_body = False
         self.most_lines = 0
         self.has_more = False
+        self.ended_by = ""
         self.last_words = b""
         self.is_logging_in = False
 

@@ -15,6 +15,8 @@ from popgate.values.event import Event
 _PIPE_BUF = 4096
 _PLAIN = re.compile(r"[!#-<>-\[\]-~]+").fullmatch  # printable ASCII without space, quote, = and backslash
 _MOST = 500  # characters of one value
+# The same for short values joined by NUL, so that one call looks at a whole event
+_ALL_PLAIN = re.compile(r"[!#-<>-\[\]-~]{1,500}(?:\0[!#-<>-\[\]-~]{1,500})*").fullmatch
 
 
 class LogWriter:
@@ -59,6 +61,11 @@ class LogWriter:
 
 def render_logfmt(event: Event) -> str:
     """`TIME NAME key=value ...` with a line end; values are quoted where that is needed."""
+    keys = [key for key, item in event.fields.items() if item is not None]
+    texts = [item if type(item) is str else str(item) for item in event.fields.values() if item is not None]
+    if _ALL_PLAIN("\0".join(texts)):
+        pairs = " ".join(["%s=%s" % pair for pair in zip(keys, texts, strict=True)])
+        return f"{_stamp(event.at)} {event.name} {pairs}\n"
     parts = [_stamp(event.at), event.name]
     for key, item in event.fields.items():
         if item is None:

@@ -8,6 +8,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from typing import Final, Literal
 
 from popgate.files.disk import Entry
 
@@ -65,13 +66,7 @@ class RealDisk:
         os.rmdir(name, dir_fd=dir_fd)
 
     def names(self, dir_fd: int) -> Sequence[str]:
-        # A descriptor has one read position, shared by all threads and by its duplicates;
-        # so a listing gets a descriptor of its own.
-        own = os.open(".", _DIRECTORY, dir_fd=dir_fd)
-        try:
-            return os.listdir(own)
-        finally:
-            os.close(own)
+        return os.listdir(dir_fd)  # from its beginning, and leaves the position there
 
     def entry(self, name: str, dir_fd: int) -> Entry:
         return _entry(os.stat(name, dir_fd=dir_fd, follow_symlinks=False))
@@ -125,9 +120,12 @@ def _is_same_file(fd: int, name: str, dir_fd: int) -> bool:
     return os.path.samestat(os.fstat(fd), there)
 
 
+_KINDS: Final[dict[int, Literal["f", "d", "o"]]] = {stat.S_IFREG: "f", stat.S_IFDIR: "d"}
+
+
 def _entry(status: os.stat_result) -> Entry:
     mode = status.st_mode
-    kind = "f" if stat.S_ISREG(mode) else "d" if stat.S_ISDIR(mode) else "o"
+    kind = _KINDS.get(stat.S_IFMT(mode), "o")
     return Entry(
         kind, status.st_size, status.st_mtime, status.st_nlink, status.st_uid, mode & 0o7777, status.st_ino
     )

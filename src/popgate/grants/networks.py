@@ -44,7 +44,10 @@ class NetworkSet:
         if not by_shift:
             return False
         number = int.from_bytes(packed, "big")
-        return any(number >> shift in bases for shift, bases in by_shift.items())
+        for shift, bases in by_shift.items():  # noqa: SIM110 - any() costs a generator more
+            if number >> shift in bases:
+                return True
+        return False
 
 
 BUILT_IN_NEVER = NetworkSet.parse(_BUILT_IN_NEVER)

@@ -34,6 +34,8 @@ class Engine(Protocol):
     client who sends a million commands at once takes turns with others; 0: no limit."""
     has_more: bool
     """next_event gave None although there are lines left: call it again."""
+    ended_by: str
+    """Why the engine ended the session, once it has: a constant for logs; `quit` is the client's QUIT."""
 
     def receive(self, data: bytes) -> None:
         """Take bytes from the client; b"" is end of file."""

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 from popgate.files.disk import Disk
 from popgate.mailbox.backends.maildir_folder import Folder, release
-from popgate.mailbox.backends.maildir_maildrop import MaildirMaildrop, SizeMemory
+from popgate.mailbox.backends.maildir_listings import Listings, stamp_of
+from popgate.mailbox.backends.maildir_maildrop import Listing, MaildirMaildrop, SizeMemory
 from popgate.mailbox.backends.maildir_names import host_part
 from popgate.mailbox.line_ends import BLOCK, StoredForm
 from popgate.mailbox.mailbox import MailboxError, MailboxFull, MailboxInUse
@@ -56,6 +57,7 @@ class MaildirMailboxes:
         self._counter = itertools.count(1)
         self._settled: set[Identity] = set()
         self._known_sizes: SizeMemory = {}
+        self._listings: Listings[Listing] = Listings()
 
     # Delivery
 
@@ -166,6 +168,8 @@ class MaildirMailboxes:
             raise MailboxInUse(f"the mailbox of {identity} is open in another session") from error
 
     def _list(self, identity: Identity, folder: Folder, lock: int) -> MaildirMaildrop:
+        stamp = stamp_of(self._disk, folder)
+        listing = self._listings.get(identity, stamp)
         skipped: dict[str, list[str]] = {}
         maildrop = MaildirMaildrop(
             self._disk,
@@ -174,7 +178,11 @@ class MaildirMailboxes:
             os.geteuid(),
             self._known_sizes,
             lambda name, reason: skipped.setdefault(reason, []).append(name),
+            listing,
         )
+        if listing is None and not skipped:
+            now = self._clock.now()
+            self._listings.keep(identity, stamp, len(maildrop.messages), maildrop.listing, now)
         # one event a reason: a directory full of links must not fill the log at every poll
         for reason, names in skipped.items():
             fields: dict[str, str | int | float | None] = {

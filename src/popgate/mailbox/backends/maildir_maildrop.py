@@ -35,14 +35,25 @@ class _File:
         self.twins: list[tuple[str, bool, Entry]] = []
 
 
+Listing = tuple[list[_File], Sequence[Message]]
+
+
 class MaildirMaildrop:
     """`popgate.mailbox.mailbox.Maildrop` on an open and locked Maildir. It owns `folder` and `lock`."""
 
     def __init__(
-        self, disk: Disk, folder: Folder, lock: int, own_uid: int, known: SizeMemory, skip: Skip
+        self,
+        disk: Disk,
+        folder: Folder,
+        lock: int,
+        own_uid: int,
+        known: SizeMemory,
+        skip: Skip,
+        listing: "Listing | None" = None,
     ) -> None:
-        """List the messages; `known` spares reading a file for its size again in a later
-        session. Raises OSError, and closes neither `folder` nor `lock` then."""
+        """List the messages, where no `listing` of an earlier session still holds; `known` spares
+        reading a file for its size again in a later session. Raises OSError, and closes neither
+        `folder` nor `lock` then."""
         self._disk = disk
         self._folder = folder
         self._lock = lock
@@ -51,8 +62,17 @@ class MaildirMaildrop:
         self._skip = skip
         self._known = known
         self._files: list[_File] = []
+        self.messages: Sequence[Message]
         self._places: dict[str, tuple[str, bool]] | None = None
-        self.messages: Sequence[Message] = self._list()
+        if listing is None:
+            self.messages = self._list()
+        else:
+            self._files, self.messages = listing
+
+    @property
+    def listing(self) -> "Listing":
+        """For a later session. Where files lay when last seen moves with this one."""
+        return self._files, self.messages
 
     # The list
 

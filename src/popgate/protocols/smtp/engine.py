@@ -101,6 +101,7 @@ class SmtpServer:
         self.commands = 0
         self.most_lines = 0
         self.has_more = False
+        self.ended_by = ""
         if not waits_to_greet:
             self.greet()
 
@@ -238,6 +239,7 @@ class SmtpServer:
     def _close(self, reply: Reply | None, reason: str) -> None:
         if reply is not None:
             self._output.append(reply.wire)
+        self.ended_by = reason
         self._end_transaction(reason)
         self._phase = Phase.CLOSING
         self._exchange = None

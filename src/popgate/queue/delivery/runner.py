@@ -119,6 +119,7 @@ class Runner:
         lock: int | None = None
         try:
             while lock is None and not self._is_stopping:
+                self._woken.clear()
                 lock = self._queue.lock_delivery()
                 if lock is None:
                     await self._sleep(RESCAN_SECONDS)
