@@ -69,6 +69,7 @@ class SqliteQueue:
         self._next, self._end = first, first + queue_id.BLOCK
         self._next_block: int | None = None
         self._is_asking = False
+        self._is_waking = False
         self._open: set[IncomingMessage] = set()
         self.writer = GroupWriter(database)
 
@@ -121,6 +122,13 @@ class SqliteQueue:
         return future
 
     def _wake(self, future: "asyncio.Future[_T]") -> None:
+        """Once for all messages of a commit: their futures end in one turn of the loop."""
+        if not self._is_waking:
+            self._is_waking = True
+            future.get_loop().call_soon(self._wake_now)
+
+    def _wake_now(self) -> None:
+        self._is_waking = False
         if self.accepted is not None:
             self.accepted()
 
