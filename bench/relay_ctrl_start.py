@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
-from support.relay_ctrl import Installed  # noqa: E402
+from support.relay_ctrl import Installed
 
 GOAL = 1.3
 _ALLOW = """

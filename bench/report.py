@@ -42,9 +42,10 @@ def document(rows: "Sequence[Measured]", runs: int) -> str:
     """docs/benchmarks.md."""
     parts = [
         "# Benchmarks\n",
-        "Written by `make bench`; run it to see the same for your machine. Ours and the peers run alternately,"
-        f" {runs} times each; shown are medians, with minimum and maximum in brackets. CPU is that of the"
-        " of the server's whole tree of processes. popgate runs as shipped: log on, quotas on, passwords verified"
+        "Written by `make bench`; run it to see the same for your machine. Ours and the peers run"
+        f" alternately, {runs} times each; shown are medians, with minimum and maximum in brackets. CPU is"
+        " that of the server's whole tree of processes. popgate runs as shipped: log on, quotas on, passwords"
+        " verified"
         " before, one worker a core; the load generator shares the machine with every server. Absolute"
         " figures move with the machine; the ratios were taken in one run.\n",
         "| | |\n|---|---|\n" + "".join(f"| {name} | {text} |\n" for name, text in _machine()),

@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-for _path in ("tests", "src", "."):
-    sys.path.insert(0, str(ROOT / _path))
+sys.path[:0] = [str(ROOT), str(ROOT / "src"), str(ROOT / "tests")]
 
 from bench import report
 from bench.load import LoadFailed, Trial
