@@ -7,14 +7,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import trustme
 
 from pop3_site import ANN, LONG, SMALL, Site
 from popgate.servers.connection import Connection
 from popgate.servers.limits import ConnectionLimits, ConnectionTable, buffer_size
 from popgate.servers.listener import Deadlines, Listener
-from popgate.servers.settings import TlsSettings
 from popgate.servers.tls import CertificateWatch
+from support.certificates import Certificates
 from transcripts.test_transcripts_pop3 import DIALOGUES, check_lines, read
 
 
@@ -56,13 +55,9 @@ class Bench:
     """One POP3 listener on a free loopback port over a site in memory."""
 
     def __init__(self, directory: Path) -> None:
-        authority = trustme.CA()
-        issued = authority.issue_cert("localhost")
-        issued.cert_chain_pems[0].write_to_path(str(directory / "cert"))
-        issued.private_key_pem.write_to_path(str(directory / "key"))
-        self._settings = TlsSettings(certificate=str(directory / "cert"), key=str(directory / "key"))
-        self.context = ssl.create_default_context()
-        authority.configure_trust(self.context)
+        certificates = Certificates(directory)
+        self._settings = certificates.settings
+        self.context = certificates.client_context
         self._clients: list[Client] = []
 
     async def start(self, site: Site, *, implicit_tls: bool = False) -> None:

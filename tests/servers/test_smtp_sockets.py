@@ -1,4 +1,4 @@
-"""SMTP dialogues of transcripts/smtp over real sockets, and a body that does not come."""
+"""Every SMTP dialogue of transcripts/smtp over real sockets and real TLS, and a body that does not come."""
 
 import asyncio
 from pathlib import Path
@@ -9,16 +9,24 @@ from popgate.protocols.engine import Wait
 from popgate.servers.connection import Connection
 from popgate.servers.limits import ConnectionLimits, ConnectionTable, buffer_size
 from popgate.servers.listener import Deadlines, Listener
+from popgate.servers.tls import CertificateWatch
 from smtp_support import Dialogue
+from support.certificates import Certificates
 from transcripts.test_transcripts_smtp import FILES, scene, steps
 
-# A handshake needs a certificate; the POP3 dialogues have one.
-PLAIN = [
-    path for path in FILES if "T!" not in (text := path.read_text()) and " tls" not in text.split("S:")[0]
-]
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("tls"))
 
 
-async def start(dialogue: Dialogue, deadlines: Deadlines) -> tuple[Listener, asyncio.Server, int]:
+async def start(
+    dialogue: Dialogue,
+    deadlines: Deadlines,
+    certificates: Certificates | None = None,
+    *,
+    implicit_tls: bool = False,
+) -> tuple[Listener, asyncio.Server, int]:
     """A listener with one connection: that of the dialogue."""
     listener = Listener(
         service="smtp",
@@ -31,17 +39,24 @@ async def start(dialogue: Dialogue, deadlines: Deadlines) -> tuple[Listener, asy
         clock=dialogue.clock,
         emit=dialogue.events.append,
         token=lambda: "token-token-token-tok",
+        tls=CertificateWatch(certificates.settings, "modern", "smtp", print) if certificates else None,
+        implicit_tls=implicit_tls,
     )
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Connection(listener), "127.0.0.1", 0)
     return listener, server, int(server.sockets[0].getsockname()[1])
 
 
-@pytest.mark.parametrize("path", PLAIN, ids=lambda path: path.stem)
-async def test_transcript_over_a_socket(path: Path) -> None:
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+async def test_transcript_over_a_socket(path: Path, certificates: Certificates) -> None:
     dialogue, _ = scene(path.read_text())
-    _, server, port = await start(dialogue, Deadlines(login=100, command=100, minimum_rate=500))
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    is_tls = dialogue.session._peer.is_tls
+    _, server, port = await start(
+        dialogue, Deadlines(login=100, command=100, minimum_rate=500), certificates, implicit_tls=is_tls
+    )
+    context = certificates.client_context
+    tls = {"ssl": context, "server_hostname": "localhost"} if is_tls else {}
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, **tls)  # type: ignore[arg-type]
     async with server:
         for kind, what in steps(path.read_text()):
             if kind == "send":
@@ -53,7 +68,9 @@ async def test_transcript_over_a_socket(path: Path) -> None:
                     got = (await asyncio.wait_for(reader.readline(), 10)).decode().removesuffix("\r\n")
                     same = got.startswith(line[:-3]) if line.endswith("...") else got == line
                     assert same, f"line {number}: {got!r} is not {line!r}"
-            elif kind == "S!":
+            elif kind == "T!":
+                await writer.start_tls(context, server_hostname="localhost")
+            elif kind == "S!" and what == "close":
                 assert await asyncio.wait_for(reader.read(), 10) == b""
             elif kind == "M!":
                 assert len(dialogue.intake.accepted) == int(str(what))
