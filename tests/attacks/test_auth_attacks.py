@@ -185,7 +185,7 @@ def test_apop_013_the_secrets_file_is_its_owners_alone(site):
         assert stat.S_IMODE(os.stat(file).st_mode) == 0o600, file
 
 
-async def test_enum_every_failure_costs_one_check(site, monkeypatch):
+async def test_enum_002_enum_004_enum_009_enum_010_every_failure_costs_one_check(site, monkeypatch):
     """enum-002, enum-004, enum-009, enum-010: one hash of today's parameters, whatever is wrong, and
     whether or not the right password is remembered. The times are measured in the contract suite."""
     checked = []

@@ -138,9 +138,8 @@ def test_a_failed_sync_is_never_tried_again(tmp_path):
     assert "link" not in disk.verbs()
 
 
-# maildir-014
 @pytest.mark.parametrize("place", ["tmp", "new"])
-def test_a_name_that_is_taken_is_not_overwritten(tmp_path, place):
+def test_maildir_014_a_name_that_is_taken_is_not_overwritten(tmp_path, place):
     tokens = iter(["00", "00", "00", "01", "02", "03"])
     mailboxes = maildirs(RealDisk(), str(tmp_path), lambda: next(tokens))
     mailboxes._counter = itertools.repeat(7)
