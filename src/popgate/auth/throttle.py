@@ -33,7 +33,8 @@ SLOTS = 65_536  # of each of the five tables, 8 bytes a slot
 _WAYS = 4
 _KINDS = 5
 _PAIR, _ADDRESS, _SUBNET, _SITE, _NAME = range(_KINDS)
-BUFFER_BYTES = _KINDS * SLOTS * 8
+_LAST = _KINDS * SLOTS  # the word behind the tables: when anything failed last
+BUFFER_BYTES = (_LAST + 1) * 8
 
 # One failure counts as much as this in each table; at a score of 1 the first delay is due. An
 # address behind which a whole office sits, or a subnet of many customers, has more patience.
@@ -43,6 +44,8 @@ _MAX_SCORE = 12.0
 # Beyond this score a pair no longer counts against its address and subnet: one device with an
 # outdated password that polls all day must not delay everybody around it.
 _PAIR_SHARE = 4.0
+# After so long without any failure no score is left that would delay anything.
+_CALM_TICKS = int(8 * HALF_LIFE_SECONDS * 10)
 # From this score on even the check of a proof waits (see wait_before_seconds).
 _PATIENCE = 5.0
 
@@ -80,6 +83,7 @@ class Throttle:
     def failed(self, client: ClientAddress, name: str) -> None:
         """A login failed."""
         tick = self._tick()
+        self._slots[_LAST] = tick + 1
         pair = self._add(self._find(_PAIR, _pair(client, name)), _WEIGHT[_PAIR], tick)
         if pair <= _PAIR_SHARE:
             self._add(self._find(_ADDRESS, client.packed), _WEIGHT[_ADDRESS], tick)
@@ -91,6 +95,8 @@ class Throttle:
     def succeeded(self, client: ClientAddress, name: str) -> None:
         """A login was right: forgive what this name failed from this address."""
         tick = self._tick()
+        if self._is_calm(tick):
+            return
         place = self._find(_PAIR, _pair(client, name))
         pair = self._score(place, tick)
         if pair <= 0.0:
@@ -112,8 +118,16 @@ class Throttle:
         Without it somebody could open connections without end, take each one that does not
         answer at once as a failure and hang up: no delay after the check holds him.
         """
-        score = self._from(client, name, self._tick())
+        tick = self._tick()
+        if self._is_calm(tick):
+            return 0.0
+        score = self._from(client, name, tick)
         return self._delay(score - _PATIENCE + 1.0) if score >= _PATIENCE else 0.0
+
+    def _is_calm(self, tick: int) -> bool:
+        """Nobody failed lately, so nothing has to be looked up."""
+        last = self._slots[_LAST]
+        return not last or (tick - (last - 1)) & _TIME_MASK > _CALM_TICKS
 
     def _from(self, client: ClientAddress, name: str, tick: int) -> float:
         score = max(

@@ -84,10 +84,13 @@ class RealDisk:
 
     def lock(self, name: str, dir_fd: int) -> int:
         while True:
-            fd = _regular(os.open(name, _LOCK, 0o600, dir_fd=dir_fd), name)
+            fd = os.open(name, _LOCK, 0o600, dir_fd=dir_fd)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if _is_same_file(fd, name, dir_fd):
+                ours = os.fstat(fd)
+                if not stat.S_ISREG(ours.st_mode):
+                    raise OSError(errno.EINVAL, "not a regular file", name)
+                if _is_same_file(ours, name, dir_fd):
                     return fd
             except BaseException:
                 os.close(fd)
@@ -112,12 +115,12 @@ def _regular(fd: int, name: str) -> int:
     return fd
 
 
-def _is_same_file(fd: int, name: str, dir_fd: int) -> bool:
+def _is_same_file(ours: os.stat_result, name: str, dir_fd: int) -> bool:
     try:
         there = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
     except FileNotFoundError:
         return False
-    return os.path.samestat(os.fstat(fd), there)
+    return os.path.samestat(ours, there)
 
 
 _KINDS: Final[dict[int, Literal["f", "d", "o"]]] = {stat.S_IFREG: "f", stat.S_IFDIR: "d"}

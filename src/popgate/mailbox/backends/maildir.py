@@ -58,6 +58,7 @@ class MaildirMailboxes:
         self._settled: set[Identity] = set()
         self._known_sizes: SizeMemory = {}
         self._listings: Listings[Listing] = Listings()
+        self._cleaned: dict[Identity, float] = {}  # when tmp was last thought of
 
     # Delivery
 
@@ -149,7 +150,7 @@ class MaildirMailboxes:
             try:
                 lock = self._lock(identity, folder)
                 try:
-                    self._clean(folder, lock)
+                    self._clean(identity, folder, lock)
                     return self._list(identity, folder, lock)
                 except BaseException:
                     release(self._disk, lock)
@@ -168,7 +169,7 @@ class MaildirMailboxes:
             raise MailboxInUse(f"the mailbox of {identity} is open in another session") from error
 
     def _list(self, identity: Identity, folder: Folder, lock: int) -> MaildirMaildrop:
-        stamp = stamp_of(self._disk, folder)
+        stamp = stamp_of(folder)
         listing = self._listings.get(identity, stamp)
         skipped: dict[str, list[str]] = {}
         maildrop = MaildirMaildrop(
@@ -194,9 +195,15 @@ class MaildirMailboxes:
             self._emit(Event("mailbox.skipped", self._clock.now(), fields))
         return maildrop
 
-    def _clean(self, folder: Folder, lock: int) -> None:
+    def _clean(self, identity: Identity, folder: Folder, lock: int) -> None:
         """Remove what broken deliveries left in tmp; the lock file's time says when that was last done."""
         disk, now = self._disk, self._clock.now()
+        looked_at = self._cleaned.get(identity)
+        if looked_at is not None and 0 <= now - looked_at < CLEANING_INTERVAL_SECONDS:
+            return
+        if len(self._cleaned) >= _MAX_SETTLED:
+            self._cleaned.clear()
+        self._cleaned[identity] = now
         if disk.entry_of(lock).mtime > now - CLEANING_INTERVAL_SECONDS:
             return
         try:

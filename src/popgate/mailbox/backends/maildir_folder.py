@@ -6,7 +6,10 @@ nothing that popgate reads, writes or removes (the mail root's own parents are t
 administrator's).
 """
 
-from popgate.files.disk import Disk
+import errno
+import os
+
+from popgate.files.disk import Disk, Entry
 from popgate.values.identity import Identity
 
 # Users of a site without domains. No domain name has an underscore in it, so no user's
@@ -15,24 +18,26 @@ NO_DOMAIN = "_"
 
 
 class Folder:
-    """The Maildir of one user: `home`, `new`, `cur` and, on request, `tmp` are descriptors."""
+    """The Maildir of one user: `home` is a descriptor, and `new`, `cur` and `tmp` are, each opened
+    at its first use. A device that polls finds nothing new and needs none of the three."""
 
-    __slots__ = ("_disk", "_is_new", "_tmp", "cur", "home", "new")
+    __slots__ = ("_cur", "_disk", "_is_new", "_new", "_tmp", "home")
 
     def __init__(self, disk: Disk, root: str, identity: Identity, *, settle: bool = False) -> None:
         """Open it, and make what is missing. With `settle` the path to it is on disk for sure,
         even when another process made it a moment ago. Raises OSError."""
         self._disk = disk
         self._is_new = False
-        self._tmp = self.new = self.cur = self.home = -1
+        self._tmp = self._new = self._cur = self.home = -1
         above = disk.open_directory(root)
         try:
             domain = self._enter(above, identity.domain or NO_DOMAIN, settle)
             release(disk, above)
             above = domain
             self.home = self._enter(above, identity.user, settle)
-            self.new = self._enter(self.home, "new", settle)
-            self.cur = self._enter(self.home, "cur", settle)
+            if settle or self._is_new:
+                self._new = self._enter(self.home, "new", settle)
+                self._cur = self._enter(self.home, "cur", settle)
             if self._is_new:
                 _ = self.tmp  # other programs take it for a Maildir only with all three
         except BaseException:
@@ -42,6 +47,29 @@ class Folder:
             release(disk, above)
 
     @property
+    def new(self) -> int:
+        if self._new < 0:
+            self._new = self._enter(self.home, "new", settle=False)
+        return self._new
+
+    @property
+    def cur(self) -> int:
+        if self._cur < 0:
+            self._cur = self._enter(self.home, "cur", settle=False)
+        return self._cur
+
+    def state(self, name: str) -> Entry:
+        """What `new` or `cur` is now; made where it is missing. Raises OSError for what is no directory."""
+        try:
+            found = self._disk.entry(name, self.home)
+        except FileNotFoundError:
+            _ = self.new, self.cur, self.tmp
+            found = self._disk.entry(name, self.home)
+        if found.kind != "d":
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), name)
+        return found
+
+    @property
     def tmp(self) -> int:
         if self._tmp < 0:
             self._tmp = self._enter(self.home, "tmp", settle=False)
@@ -49,10 +77,10 @@ class Folder:
 
     def close(self) -> None:
         """Safe to call twice."""
-        for fd in (self._tmp, self.new, self.cur, self.home):
+        for fd in (self._tmp, self._new, self._cur, self.home):
             if fd >= 0:
                 release(self._disk, fd)
-        self._tmp = self.new = self.cur = self.home = -1
+        self._tmp = self._new = self._cur = self.home = -1
 
     def _enter(self, above: int, name: str, settle: bool) -> int:
         disk = self._disk

@@ -13,7 +13,6 @@ again when the file is opened, as ever.
 from collections import OrderedDict
 from typing import Final, Generic, TypeVar
 
-from popgate.files.disk import Disk
 from popgate.mailbox.backends.maildir_folder import Folder
 from popgate.values.identity import Identity
 
@@ -54,7 +53,7 @@ class Listings(Generic[_T]):
             self._messages -= count
 
 
-def stamp_of(disk: Disk, folder: Folder) -> Stamp:
+def stamp_of(folder: Folder) -> Stamp:
     """What a change of the Maildir changes. Raises OSError."""
-    new, cur = disk.entry_of(folder.new), disk.entry_of(folder.cur)
+    new, cur = folder.state("new"), folder.state("cur")
     return new.inode, new.mtime, cur.inode, cur.mtime, new.uid

@@ -58,13 +58,13 @@ class MaildirMaildrop:
         self._folder = folder
         self._lock = lock
         self._own_uid = own_uid
-        self._home_uid = disk.entry_of(folder.home).uid
         self._skip = skip
         self._known = known
         self._files: list[_File] = []
         self.messages: Sequence[Message]
         self._places: dict[str, tuple[str, bool]] | None = None
         if listing is None:
+            self._home_uid = disk.entry_of(folder.home).uid
             self.messages = self._list()
         else:
             self._files, self.messages = listing
