@@ -52,6 +52,7 @@ class Bench:
     async def start(self, service: str, *, proxy_from: tuple[Network, ...] = ()) -> None:
         self.listener = Listener(
             service=service,
+            name="127.0.0.1:110",
             number=0,
             make_session=self._session(service),
             busy_reply=b"421 busy\r\n",

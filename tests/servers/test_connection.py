@@ -185,6 +185,7 @@ class Bench:
         self.table = ConnectionTable(memoryview(bytearray(buffer_size(1))), workers=1, worker=0)
         self.listener = Listener(
             service="smtp",
+            name="127.0.0.1:25",
             number=0,
             make_session=lambda peer: LineSession(peer, self.sessions),  # type: ignore[arg-type]
             busy_reply=b"busy\r\n",

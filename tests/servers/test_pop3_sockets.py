@@ -64,6 +64,7 @@ class Bench:
         site.run = asyncio.to_thread
         self.listener = Listener(
             service="pop3",
+            name="127.0.0.1:110",
             number=0,
             make_session=site.session_for,
             busy_reply=b"-ERR [SYS/TEMP] busy\r\n",

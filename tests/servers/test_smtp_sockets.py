@@ -30,6 +30,7 @@ async def start(
     """A listener with one connection: that of the dialogue."""
     listener = Listener(
         service="smtp",
+        name="127.0.0.1:25",
         number=0,
         make_session=lambda peer: dialogue.session,
         busy_reply=b"421 busy\r\n",

@@ -84,6 +84,7 @@ def _listener(
         )
     return Listener(
         service=settings.service,
+        name=bound.name,
         number=index,
         make_session=sessions.for_listener(settings),
         busy_reply=sessions.busy_reply(settings),

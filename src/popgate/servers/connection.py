@@ -123,7 +123,7 @@ class Connection(asyncio.Protocol, OpenConnection):
             self._close("limit")
             return
         self._admitted = client
-        peer = Peer(listener.token()[:11], client, port, _local(transport), is_tls=listener.implicit_tls)
+        peer = Peer(listener.token()[:11], client, port, listener.name, is_tls=listener.implicit_tls)
         self._name = peer.session
         if listener.implicit_tls:
             self._start_tls(peer)
@@ -626,13 +626,6 @@ def _peer(transport: asyncio.Transport) -> tuple[ClientAddress | None, int]:
             return None, 0
     local = transport.get_extra_info("sockname")
     return (_LOOPBACK if isinstance(local, str) else None), 0
-
-
-def _local(transport: asyncio.Transport) -> str:
-    name = transport.get_extra_info("sockname")
-    if isinstance(name, tuple):
-        return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
-    return f"unix:{name}"
 
 
 def _close_source(source: Iterator[bytes]) -> None:

@@ -38,6 +38,7 @@ class Listener:
         self,
         *,
         service: str,
+        name: str,
         number: int,
         make_session: Callable[[Peer], Session],
         busy_reply: bytes,
@@ -51,8 +52,9 @@ class Listener:
         implicit_tls: bool = False,
         proxy_from: Collection[Network] = (),
     ) -> None:
-        """`busy_reply`: what a client over a limit is told before the close, CRLF included."""
+        """`name`: the address it is bound to, for logs. `busy_reply`: what a client over a limit is told before the close, CRLF included."""
         self.service = service
+        self.name = name
         self.number = number
         self.make_session = make_session
         self.busy_reply = busy_reply

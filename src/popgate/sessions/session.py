@@ -17,7 +17,7 @@ from popgate.values.value import value
 @value
 class Peer:
     """One connection. `client` is the address that grants and limits count (from the PROXY
-    header where one is due); `local` is `ADDRESS:PORT` of our side, for logs."""
+    header where one is due); `local` is the address that the listener is bound to, for logs."""
 
     session: str
     client: ClientAddress
