@@ -52,7 +52,8 @@ class Listener:
         implicit_tls: bool = False,
         proxy_from: Collection[Network] = (),
     ) -> None:
-        """`name`: the address it is bound to, for logs. `busy_reply`: what a client over a limit is told before the close, CRLF included."""
+        """`name`: the address it is bound to, for logs. `busy_reply`: what a client over a limit is
+        told before the close, CRLF included."""
         self.service = service
         self.name = name
         self.number = number
