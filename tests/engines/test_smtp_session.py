@@ -331,6 +331,37 @@ def test_a_client_that_goes_away_leaves_nothing() -> None:
     assert dialogue.names().count("smtp.close") == 1
 
 
+def test_a_body_with_bare_line_ends_is_told_in_the_log() -> None:
+    dialogue = granted()
+    dialogue.say(MAIL + RCPT + b"DATA\r\n")
+    assert dialogue.say(b"one\ntwo\r\n.\r\n").startswith(b"554 ")
+    dialogue.session.closed("quit")
+    refusal, close = dialogue.events[-2:]
+    assert (refusal.name, refusal.fields["code"], refusal.fields["reason"]) == (
+        "smtp.refuse",
+        554,
+        "line-end",
+    )
+    assert refusal.fields["sender"] == "alice@example.org"
+    assert (close.name, close.fields["reason"]) == ("smtp.close", "line-end")
+    assert dialogue.intake.accepted == []
+
+
+@pytest.mark.parametrize("command", [b"DATA\r\n", b"BDAT 4000 LAST\r\n"])
+def test_a_message_that_is_too_large_is_told_in_the_log(command: bytes) -> None:
+    dialogue = granted(message_bytes=2048)
+    dialogue.say(MAIL + RCPT)
+    if command.startswith(b"BDAT"):
+        dialogue.say(b"BDAT 2\r\n\r\n" + command)
+        answer = dialogue.say(b"x" * 4000)
+    else:
+        dialogue.say(command)
+        answer = dialogue.say(b"x" * 3000 + b"\r\n.\r\n")
+    assert answer.startswith(b"552 ")
+    refusals = [event for event in dialogue.events if event.name == "smtp.refuse"]
+    assert [(event.fields["code"], event.fields["reason"]) for event in refusals] == [(552, "too-large")]
+
+
 def test_a_message_being_committed_outlives_its_connection() -> None:
     dialogue = granted()
     dialogue.say(MAIL + RCPT + b"DATA\r\n")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.popgate import Popgate
+from support.soak import rounds
 
 USER, PASSWORD = "alice@example.org", "secret-enough"
 
@@ -150,3 +151,55 @@ def _swallow(sock: socket.socket) -> None:
             pass
     except OSError:
         pass
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_sessions_that_end_in_any_way_leave_nothing_behind(site: Popgate) -> None:
+    def reset(client: Client) -> None:
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        client.close()
+
+    def one_of_each() -> None:
+        for octets in (b"x\r\n", b"x" * 100_000 + b"\r\n"):
+            client = Client(site.port("smtp"))
+            client.begin_message()
+            client.send(octets)
+            reset(client)
+        for service in ("smtp", "pop3"):
+            Client(site.port(service)).close()
+        client = Client(site.port("pop3"))
+        client.log_in()
+        reset(client)
+        client = Client(site.port("smtp"))
+        client.reply()
+        client.send(b"\x16\x03\x01nonsense\r\n")
+        client.socket.shutdown(socket.SHUT_WR)
+        while client.line():
+            pass
+        client.close()
+
+    def settle(count: int) -> tuple[int, int]:
+        """Memory in KiB and descriptors of the worker after so many rounds."""
+        for _ in range(count):
+            one_of_each()
+        time.sleep(3.0)  # what lingers has gone
+        return _memory_and_descriptors(_children(site.pid)[0])
+
+    memory, descriptors = settle(150)
+    for _ in range(rounds(2)):
+        memory_now, descriptors_now = settle(150)
+        assert descriptors_now <= descriptors + 2
+        assert memory_now <= memory * 1.05 + 1024
+    assert not list((site.directory / "data" / "queue" / "bodies").iterdir())
+    assert "defect" not in site.log
+    assert "Traceback" not in site.log
+
+
+def _children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _memory_and_descriptors(pid: int) -> tuple[int, int]:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]), len(list(Path(f"/proc/{pid}/fd").iterdir()))

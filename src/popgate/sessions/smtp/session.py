@@ -87,6 +87,7 @@ class SmtpSession:
         if isinstance(event, BodyEnd):
             return self._end_body()
         if isinstance(event, Aborted):
+            self._tell_abort(event.reason)
             self._drop_message()
             self._forget_transaction()
             return None
@@ -119,7 +120,8 @@ class SmtpSession:
         self._forget_transaction()
         self._emit(
             "smtp.close",
-            reason=reason,
+            # For the shell every end that the engine chose is a "quit"
+            reason=(self._smtp.ended_by or reason) if reason == "quit" else reason,
             commands=self._smtp.commands,
             messages=self._messages,
             octets=self._total_octets,
@@ -339,6 +341,15 @@ class SmtpSession:
     def _fail(self, answer: Reply, reason: str) -> None:
         self._failure, self._failure_reason = answer, reason
         self._drop_message()
+
+    def _tell_abort(self, reason: str) -> None:
+        """A body that the engine refuses: whoever looks for the message must find it in the log."""
+        if self._incoming is None:
+            return
+        if reason == "too-large":
+            self._refused(replies.TOO_LARGE, reason)
+        elif reason == "line-end":
+            self._refused(replies.BAD_BODY, reason)
 
     def _drop_message(self) -> None:
         incoming, self._incoming = self._incoming, None
