@@ -33,9 +33,12 @@ place=
 for each in "$bin"/../lib/python3*/*-packages; do
     if [ -f "$each/popgate/commands/@MODULE@.py" ]; then
         place=$place$each
-    elif [ -f "$each/_popgate.pth" ]; then
-        read -r each <"$each/_popgate.pth" || :
-        place=$place$each
+    else # an editable installation: the first line of a file leads to the checkout
+        for pth in "$each/_editable_impl_popgate.pth" "$each/_popgate.pth"; do
+            [ -f "$pth" ] || continue
+            read -r each <"$pth" || :
+            place=$place$each
+        done
     fi
 done
 flags=-ISE
