@@ -98,19 +98,21 @@ class Wire:
         self._toward, self._back = toward, back
         self._front = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._front.bind(("127.0.0.1", 0))
-        self._front.settimeout(10)
+        self._front.settimeout(0.1)
         self.port = self._front.getsockname()[1]
         self._there = there
-        threading.Thread(target=self._carry, daemon=True).start()
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._carry)
+        self._thread.start()
 
     def _carry(self) -> None:
         behind = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         behind.settimeout(0.15)
-        while True:
+        while not self._is_over.is_set():
             try:
                 data, source = self._front.recvfrom(2000)
-            except (TimeoutError, OSError):
-                break
+            except TimeoutError:
+                continue
             for _ in range(self._toward.pop(0) if self._toward else 1):
                 behind.sendto(data, ("127.0.0.1", self._there))
             try:
@@ -123,6 +125,8 @@ class Wire:
         behind.close()
 
     def close(self) -> None:
+        self._is_over.set()
+        self._thread.join()
         self._front.close()
 
 
