@@ -36,6 +36,21 @@ def test_a_subnet_counts_its_addresses_together() -> None:
     assert first.admit(ClientAddress.parse("2001:db8:0:1::1"), 0, limits) is None
 
 
+def test_a_site_with_many_ipv6_subnets_is_bounded_too() -> None:
+    first, second = two_workers()
+    limits = ConnectionLimits(1000, 1000, 2)
+    subnets = [ClientAddress.parse(f"2001:db8:1:{number:x}::1") for number in range(1, 10)]
+    assert [first.admit(address, 0, limits) for address in subnets[:8]] == [None] * 8
+    assert second.admit(subnets[8], 0, limits) == "subnet"
+    assert second.admit(ClientAddress.parse("2001:db8:2::1"), 0, limits) is None, "another /48"
+    first.release(subnets[0], 0)
+    assert second.admit(subnets[8], 0, limits) is None
+    for address in subnets[1:8]:
+        first.release(address, 0)
+    second.release(subnets[8], 0)
+    assert [first.admit(address, 0, limits) for address in subnets[:8]] == [None] * 8
+
+
 def test_a_listener_counts_alone() -> None:
     first, second = two_workers()
     limits = ConnectionLimits(1, 1000, 1000)

@@ -13,6 +13,8 @@ SLOTS = 16384  # for addresses, and as many for subnets; 2 bytes each
 LISTENERS = 64
 _ROW = 2 * SLOTS + LISTENERS
 _MOST = 65535
+# A customer commonly has a whole IPv6 /48; it may have so many times what one of its /64 may.
+_SITE_TIMES = 4
 
 
 def buffer_size(workers: int) -> int:
@@ -49,21 +51,24 @@ class ConnectionTable:
     def admit(self, address: ClientAddress, listener: int, limits: ConnectionLimits) -> str | None:
         """Count one connection, or say which limit refuses it: `listener`, `address`, `subnet`.
 
-        `listener` is its number from 0. A connection admitted must be released once.
+        `listener` is its number from 0. A connection admitted must be released once. An IPv6
+        address counts in its /64 and in its /48; both refuse as `subnet`.
         """
         counts, rows = self._counts, self._rows
-        address_slot, subnet_slot = _slots(address)
+        address_slot, subnet_slot, site_slot = _slots(address)
         listener_slot = 2 * SLOTS + listener % LISTENERS
-        in_listener = in_address = in_subnet = 0
+        in_listener = in_address = in_subnet = in_site = 0
         for row in rows:
             in_listener += counts[row + listener_slot]
             in_address += counts[row + address_slot]
             in_subnet += counts[row + subnet_slot]
+            if site_slot is not None:
+                in_site += counts[row + site_slot]
         if in_listener >= limits.listener:
             return "listener"
         if in_address >= limits.address:
             return "address"
-        if in_subnet >= limits.subnet:
+        if in_subnet >= limits.subnet or in_site >= _SITE_TIMES * limits.subnet:
             return "subnet"
         base = self._base
         if counts[base + listener_slot] == _MOST:
@@ -71,17 +76,22 @@ class ConnectionTable:
         counts[base + listener_slot] += 1
         counts[base + address_slot] += 1
         counts[base + subnet_slot] += 1
+        if site_slot is not None:
+            counts[base + site_slot] += 1
         return None
 
     def release(self, address: ClientAddress, listener: int) -> None:
         counts, base = self._counts, self._base
-        for slot in (*_slots(address), 2 * SLOTS + listener % LISTENERS):
-            if counts[base + slot]:
+        address_slot, subnet_slot, site_slot = _slots(address)
+        for slot in (address_slot, subnet_slot, site_slot, 2 * SLOTS + listener % LISTENERS):
+            if slot is not None and counts[base + slot]:
                 counts[base + slot] -= 1
 
 
-def _slots(address: ClientAddress) -> tuple[int, int]:
+def _slots(address: ClientAddress) -> tuple[int, int, int | None]:
+    """Of the address, of its /24 or /64, and of its /48 (IPv6 alone)."""
     packed = address.packed
-    subnet = packed[:3] if len(packed) == 4 else packed[:8]
     # hash() of bytes is keyed at random when the parent process starts; its forks share the key
-    return hash(packed) % SLOTS, SLOTS + hash(subnet) % SLOTS
+    if len(packed) == 4:
+        return hash(packed) % SLOTS, SLOTS + hash(packed[:3]) % SLOTS, None
+    return hash(packed) % SLOTS, SLOTS + hash(packed[:8]) % SLOTS, SLOTS + hash(packed[:6]) % SLOTS

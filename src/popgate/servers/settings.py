@@ -117,7 +117,10 @@ class LimitSettings:
     ] = 30
     connections_per_subnet: Annotated[
         int,
-        Doc("Connections from one /24 (IPv4) or /64 (IPv6) at the same time, over all listeners."),
+        Doc(
+            "Connections from one /24 (IPv4) or /64 (IPv6) at the same time, over all listeners; a /48"
+            " may have four times as many."
+        ),
         Bounds(1, 1000000, "connections"),
     ] = 200
     sessions_per_user: Annotated[
