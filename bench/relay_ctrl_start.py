@@ -1,23 +1,19 @@
-"""What a start of relay-ctrl-allow and -check costs: `python bench/relay_ctrl_start.py [ROUNDS]`.
+"""Starts of relay-ctrl-allow and -check, against the barest Python script that does the same file operations.
 
-The peer is the barest Python script that does the same file operations (`python -I -S -E`), the
-two run in turn, and both become /bin/true. Prints medians with minimum and maximum of processor
-time and wall-clock time in milliseconds, and the ratio. The goal is 1.3.
+Both become /bin/true; the peer is started as `python -I -S -E`. Rows `relay-ctrl-allow` and
+`relay-ctrl-check` of bench/run.py. The goal is 1.3.
 """
 
 import os
-import statistics
-import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
-
+from bench.load import LoadFailed, Trial
 from support.relay_ctrl import Installed
 
-GOAL = 1.3
 _ALLOW = """
 import fcntl, os, sys, time
 name = os.environ["TCPREMOTEIP"]
@@ -59,58 +55,49 @@ if state.st_mtime + 900 >= time.time():
             os.environ[variable] = value
 os.execv(sys.argv[1], sys.argv[1:])
 """
+_SCRIPTS = {"allow": _ALLOW, "check": _CHECK}
 
 
-def _one(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
-    """Milliseconds of processor time and of wall-clock time of one process."""
-    start = time.perf_counter()
-    pid = os.posix_spawn(command[0], command, environment)
-    _, status, usage = os.wait4(pid, 0)
-    wall = time.perf_counter() - start
-    if status:
-        raise SystemExit(f"{command} ended with status {os.waitstatus_to_exitcode(status)}")
-    return (usage.ru_utime + usage.ru_stime) * 1000, wall * 1000
+class StartSite:
+    """An installation, and a directory of grants with one login in it."""
+
+    def __init__(self, installed: Installed, path: str) -> None:
+        self._installed = installed
+        self._environment = {
+            "RELAY_CTRL_DIR": path,
+            "TCPREMOTEIP": "192.0.2.7",
+            "USER": "bob",
+            "PATH": "/usr/bin:/bin",
+        }
+        self.start([installed.path("relay-ctrl-allow"), "/bin/true"])
+
+    def start(self, command: list[str]) -> float:
+        """Run it to its end; microseconds of processor time."""
+        pid = os.posix_spawn(command[0], command, self._environment)
+        _, status, usage = os.wait4(pid, 0)
+        if status:
+            raise LoadFailed(f"{command[0]} ended with status {os.waitstatus_to_exitcode(status)}")
+        return (usage.ru_utime + usage.ru_stime) * 1e6
+
+    def trials(self, name: str, count: int) -> tuple[Callable[[], Trial], Callable[[], Trial]]:
+        """Trials of `count` starts: of ours, and of the bare script."""
+        script = Path(self._installed.root, f"bare_{name}.py")
+        script.write_text(_SCRIPTS[name])
+        ours = [self._installed.path(f"relay-ctrl-{name}"), "/bin/true"]
+        bare = [self._installed.interpreter, "-I", "-S", "-E", str(script), "/bin/true"]
+        return lambda: self._trial(ours, count), lambda: self._trial(bare, count)
+
+    def _trial(self, command: list[str], count: int) -> Trial:
+        start = time.perf_counter()
+        cpu = sum(self.start(command) for _ in range(count))
+        return Trial(count / (time.perf_counter() - start), cpu / count)
 
 
-def measure(rounds: int) -> dict[str, float]:
-    """The ratio of processor time for each program; prints the rows."""
-    ratios = {}
+@contextmanager
+def start_site() -> Iterator[StartSite]:
     installed = Installed()
     try:
         with tempfile.TemporaryDirectory() as path:
-            environment = {
-                "RELAY_CTRL_DIR": path,
-                "TCPREMOTEIP": "192.0.2.7",
-                "USER": "bob",
-                "PATH": "/usr/bin:/bin",
-            }
-            for name, script in (("allow", _ALLOW), ("check", _CHECK)):
-                bare = Path(installed.root, f"bare_{name}.py")
-                bare.write_text(script)
-                peer = [installed.interpreter, "-I", "-S", "-E", str(bare), "/bin/true"]
-                ours = [installed.path(f"relay-ctrl-{name}"), "/bin/true"]
-                peers, own = [], []
-                for _ in range(rounds):
-                    peers.append(_one(peer, environment))
-                    own.append(_one(ours, environment))
-                for column, what in enumerate(("cpu", "wall")):
-                    theirs = [each[column] for each in peers]
-                    mine = [each[column] for each in own]
-                    ratio = statistics.median(mine) / statistics.median(theirs)
-                    print(
-                        f"relay-ctrl start: {name:5} {what:4}  bare {_spread(theirs)}  ours {_spread(mine)}"
-                        f"  ratio {ratio:.2f} (goal {GOAL})"
-                    )
-                    if what == "cpu":
-                        ratios[name] = ratio
+            yield StartSite(installed, path)
     finally:
         installed.remove()
-    return ratios
-
-
-def _spread(values: list[float]) -> str:
-    return f"{statistics.median(values):6.2f} ms [{min(values):.2f} {max(values):.2f}]"
-
-
-if __name__ == "__main__":
-    measure(int(sys.argv[1]) if len(sys.argv) > 1 else 200)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bench import load
 from bench.load import LoadFailed, Trial
+from bench.relay_ctrl_start import start_site
 from bench.sites import (
     MANY,
     MANY_MESSAGES,
@@ -361,6 +362,19 @@ def _look_up_cold(store: DirectoryStore, address: ClientAddress) -> None:
 # Workers
 
 
+# Programs that run once a connection
+
+BARE_PYTHON = "bare Python script, the same file operations"
+
+
+def _start(name: str) -> Callable[[Bench], Contenders]:
+    def contenders(bench: Bench) -> Contenders:
+        ours, bare = bench.stack.enter_context(start_site()).trials(name, max(10, 100 // bench.scale.divisor))
+        return {OURS: ours, BARE_PYTHON: bare}
+
+    return contenders
+
+
 def scaling(bench: Bench) -> Contenders:
     contenders: Contenders = {}
     for workers, name in ((2, f"{OURS}, 2 workers"), (1, f"{OURS}, 1 worker")):
@@ -427,6 +441,20 @@ ROWS = (
         ("kib",),
     ),
     Row("grant-store", "The directory store, one process: 1,000 addresses in turn", "operation", grant_store),
+    Row(
+        "relay-ctrl-allow",
+        "relay-ctrl-allow, one start after the other, then /bin/true",
+        "start",
+        _start("allow"),
+        (Target("CPU", "cpu_us", BARE_PYTHON, 1.3, 1.2),),
+    ),
+    Row(
+        "relay-ctrl-check",
+        "relay-ctrl-check, one start after the other, then /bin/true",
+        "start",
+        _start("check"),
+        (Target("CPU", "cpu_us", BARE_PYTHON, 1.3, 1.2),),
+    ),
     Row(
         "scaling",
         "POP3 sessions with two workers and with one, load generator on the same cores",
