@@ -44,13 +44,13 @@ done
 flags=-ISE
 [ -f "$place/popgate/commands/@MODULE@.py" ] || place= flags=-I
 
-# The packages hold a docstring and no more; made here, five files less are read. Python sets
-# LC_CTYPE in the C locale, which the next program shall not see.
+# The packages hold a docstring and no more; made here, five files less are read, and none is looked
+# for in archives. Python sets LC_CTYPE in the C locale, which the next program shall not see.
 exec "$python" $flags -c '
 import os, sys
 _, place, lc_ctype, *arguments = sys.argv
 if place:
-    sys.path.insert(0, place)
+    del sys.path_hooks[0]
     for name in ("", ".commands", ".grants", ".grants.stores", ".values"):
         package = sys.modules["popgate" + name] = type(sys)("popgate" + name)
         package.__path__ = [place + "/popgate" + name.replace(".", "/")]
