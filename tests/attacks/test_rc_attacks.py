@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from popgate.commands import login
 from popgate.grants.stores import spool
 from popgate.protocols.relay_ctrl_udp import PacketError, PeerLogin, Receiver, signed_login
 from popgate.values.address import ClientAddress, Network
@@ -114,6 +115,12 @@ def test_rc_003_a_directory_named_as_an_address(site: Site) -> None:
 
 
 @pytest.mark.parametrize("kind", ["fifo", "symlink", "hard link", "socket"])
+def test_rc_003_the_name_to_move_it_to_is_never_the_one_of_the_new_file() -> None:
+    for moment in range(1_700_000_000_000_000, 1_700_000_000_002_000, 7):
+        stamp = moment / 1e6
+        assert spool.temporary_name(stamp) != spool.temporary_name(stamp + login._NEXT_NAME_SECONDS)
+
+
 def test_rc_other_kinds_of_files(kind: str, site: Site) -> None:
     target = site.path.parent / "target"
     target.write_bytes(b"USER=bob\0")
@@ -329,9 +336,9 @@ def test_rc_030_a_signed_datagram_once_more() -> None:
     caller = ClientAddress.parse("127.0.0.1")
     receiver = Receiver(KEY, (), 0.0)
     data = signed_login(PeerLogin(ClientAddress.parse("192.0.2.1"), "bob", "", 100.0, "ab" * 16), KEY)
-    login = receiver.receive(data, caller, 101.0)
-    assert isinstance(login, PeerLogin)
-    answer = receiver.answer(login, is_done=True)
+    first = receiver.receive(data, caller, 101.0)
+    assert isinstance(first, PeerLogin)
+    answer = receiver.answer(first, is_done=True)
     assert receiver.receive(data, caller, 102.0) == answer, "the answer again, and no login"
     with pytest.raises(PacketError):
         receiver.receive(data, caller, 161.0)

@@ -25,6 +25,7 @@ MAX_AGE_SECONDS = 43200
 _FUTURE = 2 * spool.MICRO
 _NAMES_AT_MOST = 100
 _LOCK_WAIT_SECONDS = 0.002
+_NEXT_NAME_SECONDS = 0.000003  # a single microsecond can be lost in rounding, and the name be the same
 
 
 class Login:
@@ -158,7 +159,7 @@ def _put(place: Place, name: str, content: bytes, modified_ns: int, mode: int, p
     stamp = time.time()
     for _ in range(_NAMES_AT_MOST):
         temporary = spool.temporary_name(stamp)
-        stamp += 0.000001
+        stamp += _NEXT_NAME_SECONDS
         try:
             spool.write_temporary(directory, content, modified_ns, temporary, mode, owner)
         except FileExistsError:
