@@ -114,13 +114,13 @@ def test_rc_003_a_directory_named_as_an_address(site: Site) -> None:
     assert site.log_in() and site.relays(), "nor may it keep a login from granting"
 
 
-@pytest.mark.parametrize("kind", ["fifo", "symlink", "hard link", "socket"])
 def test_rc_003_the_name_to_move_it_to_is_never_the_one_of_the_new_file() -> None:
     for moment in range(1_700_000_000_000_000, 1_700_000_000_002_000, 7):
         stamp = moment / 1e6
         assert spool.temporary_name(stamp) != spool.temporary_name(stamp + login._NEXT_NAME_SECONDS)
 
 
+@pytest.mark.parametrize("kind", ["fifo", "symlink", "hard link", "socket"])
 def test_rc_other_kinds_of_files(kind: str, site: Site) -> None:
     target = site.path.parent / "target"
     target.write_bytes(b"USER=bob\0")
