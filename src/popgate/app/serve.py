@@ -20,10 +20,12 @@ from popgate.app.privileges import (
 )
 from popgate.app.shared import SharedMemory
 from popgate.app.supervisor import ChildPipes, ReloadRefused, Role, Supervisor, notify
+from popgate.app.ucspi import program
 from popgate.app.worker import run_worker
 from popgate.auth.throttle import BUFFER_BYTES
 from popgate.config import ConfigError, Loaded, find, load
 from popgate.config.settings import Config
+from popgate.integrations.ucspi import ProgramError
 from popgate.servers.sockets import ListenError, bound_name, open_listener
 from popgate.servers.tls import TlsUnavailable, server_context
 from popgate.values.event import Event
@@ -236,6 +238,12 @@ def _prepare(config: Config) -> None:
     backends.authenticator(config, accounts, clock, silent).close()
     backends.recipients(config, accounts, clock)
     accounts.close()
+    for settings in config.listener:
+        if settings.service == "ucspi":
+            try:
+                program(settings)
+            except ProgramError as fault:
+                raise StartRefused(str(fault)) from fault
 
 
 def _nobody(event: Event) -> None:

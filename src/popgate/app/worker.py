@@ -13,6 +13,8 @@ from popgate.app.loop import run_loop
 from popgate.app.runtime import fan_out, make_runtime
 from popgate.app.services import SessionMaker, open_services
 from popgate.app.supervisor import ChildPipes
+from popgate.app.ucspi import open_ucspi
+from popgate.integrations.ucspi import UcspiListener
 from popgate.servers.connection import Connection
 from popgate.servers.limits import ConnectionLimits, ConnectionTable
 from popgate.servers.listener import Deadlines, Listener
@@ -41,8 +43,24 @@ async def _serve(context: ServerContext, number: int, pipes: ChildPipes) -> int:
     services = open_services(context, runtime, lambda: _wake(context.wake_write))
     table = context.connection_table(number)
     sessions = SessionMaker(config, runtime, services, context.user_table(number))
-    listeners, servers = [], []
+    listeners: list[Listener | UcspiListener] = []
+    servers: list[asyncio.Server | UcspiListener] = []
     for index, bound in enumerate(context.listeners):
+        if bound.settings.service == "ucspi":
+            ucspi = open_ucspi(
+                bound,
+                index,
+                config,
+                table=table,
+                grants=services.grants,
+                account=services.accounts.get,
+                clock=context.clock,
+                emit=emit,
+                token=runtime.token,
+            )
+            listeners.append(ucspi)
+            servers.append(ucspi)
+            continue
         listener = _listener(bound, index, context, sessions, table, emit, runtime.token)
         listeners.append(listener)
         servers.append(
@@ -111,7 +129,7 @@ def _deadlines(limits: LimitSettings, service: str) -> Deadlines:
     )
 
 
-async def _tick(listeners: list[Listener], flush_history: Callable[[], None]) -> None:
+async def _tick(listeners: list[Listener | UcspiListener], flush_history: Callable[[], None]) -> None:
     until_certificates = _CERTIFICATE_SECONDS
     while True:
         await asyncio.sleep(1.0)
@@ -122,11 +140,13 @@ async def _tick(listeners: list[Listener], flush_history: Callable[[], None]) ->
         if until_certificates <= 0:
             until_certificates = _CERTIFICATE_SECONDS
             for listener in listeners:
-                if listener.tls is not None and listener.tls.refresh():
+                if isinstance(listener, Listener) and listener.tls is not None and listener.tls.refresh():
                     listener.event("tls.certificate.renewed")
 
 
-async def _drain(servers: list[asyncio.Server], listeners: list[Listener], seconds: float) -> None:
+async def _drain(
+    servers: list[asyncio.Server | UcspiListener], listeners: list[Listener | UcspiListener], seconds: float
+) -> None:
     """Stop accepting, tell every session, wait for them, then close what is left."""
     for server in servers:
         server.close()

@@ -13,7 +13,7 @@ from popgate.config.schema import Finding
 from popgate.config.settings import Config, relay_by
 from popgate.queue.routes import RouteError, parse_route
 from popgate.servers.bind import Bind, BindError, parse_bind
-from popgate.servers.settings import ListenerSettings
+from popgate.servers.settings import UCSPI_ONLY, ListenerSettings
 from popgate.values.address import AddressError, ClientAddress, Network
 from popgate.values.identity import Identity, IdentityError
 
@@ -154,6 +154,9 @@ def _one_listener(config: Config, listener: ListenerSettings, path: KeyPath, bin
             ),
         )
     yield from _relaying(listener, path, can_log_in=can_log_in)
+    yield from (
+        _program(config, listener, path, bind) if listener.service == "ucspi" else _no_program(listener, path)
+    )
     if listener.max_connections_per_address > listener.max_connections:
         yield (
             False,
@@ -205,9 +208,11 @@ def _covers(one: Network, other: Network) -> bool:
 
 def _relaying(listener: ListenerSettings, path: KeyPath, *, can_log_in: bool) -> Findings:
     path = (*path, "relay_by")
-    if listener.relay_by is None or (listener.service == "pop3" and not listener.relay_by):
+    if listener.relay_by is None or (listener.service in ("pop3", "ucspi") and not listener.relay_by):
         return
-    if listener.service == "pop3":
+    if listener.service == "ucspi":
+        yield True, Finding(path, "here the program decides", 'remove it; grant = "check" tells the program')
+    elif listener.service == "pop3":
         yield True, Finding(path, "POP3 relays nothing", "remove it, or put it on an smtp listener")
     elif "auth" in listener.relay_by and not can_log_in:
         yield (
@@ -216,6 +221,64 @@ def _relaying(listener: ListenerSettings, path: KeyPath, *, can_log_in: bool) ->
         )
     if listener.service == "submission" and not relay_by(listener):
         yield False, Finding(path, "nobody can send mail through this listener")
+
+
+def _program(config: Config, listener: ListenerSettings, path: KeyPath, bind: Bind | None) -> Findings:
+    """What a listener that runs programs needs, and cannot have."""
+    if not listener.command or not listener.command[0]:
+        yield (
+            True,
+            Finding(
+                (*path, "command"), "names no program to run", 'command = ["/var/qmail/bin/qmail-smtpd"]',
+                shows_value=False,
+            ),
+        )  # fmt: skip
+    for index, word in enumerate(listener.command):
+        if "\0" in word:
+            yield True, Finding((*path, "command", index), "holds a NUL, which no argument can")
+    for name in ("relayclient", "rules_file"):
+        if "\0" in getattr(listener, name):
+            yield True, Finding((*path, name), "holds a NUL, which no program can be given")
+    if listener.tls != "none":
+        yield True, Finding((*path, "tls"), "the program has the bare connection", 'write tls = "none"')
+    if listener.proxy_from:
+        yield True, Finding((*path, "proxy_from"), "the program has the bare connection: no header is read")
+    if bind is not None and bind.kind == "unix":
+        yield True, Finding((*path, "bind"), "programs are told TCP addresses", "write HOST:PORT")
+    if listener.grant == "check" and config.grants.sender == "bound":
+        yield (
+            False,
+            Finding(
+                (*path, "grant"),
+                'grants.sender = "bound" cannot be held here: the program alone sees the sender, and it'
+                " gets USER and DOMAIN to compare",
+            ),
+        )
+    if listener.grant == "allow" and config.user:
+        yield (
+            False,
+            Finding(
+                (*path, "grant"),
+                "a password checker that becomes the user who logs in needs root, and programs run as"
+                f" {config.user}",
+                "run such a chain under `popgate tcpserver`, or have one user own all mailboxes",
+            ),
+        )
+    if listener.grant == "allow" and config.grants.who == "devices":
+        yield (
+            False,
+            Finding(
+                (*path, "grant"),
+                'grants.who = "devices": logins of names that are no device account here give none',
+            ),
+        )
+
+
+def _no_program(listener: ListenerSettings, path: KeyPath) -> Findings:
+    defaults = ListenerSettings(listener.service, listener.bind)
+    for name in UCSPI_ONLY:
+        if getattr(listener, name) != getattr(defaults, name):
+            yield False, Finding((*path, name), f'says nothing for service = "{listener.service}"')
 
 
 def _is_open(bind: Bind) -> bool:

@@ -33,6 +33,9 @@ def file_findings(config: Config, now: float) -> Findings:
             yield from _secret(path, argument)
         elif kind == "checkpassword" and argument.strip():
             yield from _program(path, argument)
+    for index, listener in enumerate(config.listener):
+        if listener.service == "ucspi":
+            yield from _chain(("listener", index), listener.command, listener.rules_file)
     if config.delivery.password_file:
         yield from _secret(("delivery", "password_file"), config.delivery.password_file)
     if config.delivery.ca_file:
@@ -115,6 +118,23 @@ def _program(path: KeyPath, command: str) -> Findings:
     if not words or shutil.which(words[0]) is None:
         name = words[0] if words else command
         yield True, Finding(path, f"there is no program {name} that can be run", "give its full path")
+
+
+def _chain(path: KeyPath, command: list[str], rules_file: str) -> Findings:
+    if command and command[0] and "\0" not in command[0] and shutil.which(command[0]) is None:
+        yield (
+            True,
+            Finding(
+                (*path, "command"), f"there is no program {command[0]} that can be run", "give its full path"
+            ),
+        )
+    if rules_file and "\0" not in rules_file and not os.access(rules_file, os.R_OK):
+        yield (
+            True,
+            Finding(
+                (*path, "rules_file"), "cannot be read, so nobody would be let in", "make it by tcprules"
+            ),
+        )
 
 
 def _authorities(path: KeyPath, name: str) -> Findings:

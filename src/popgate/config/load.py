@@ -220,6 +220,9 @@ def _make_absolute(config: Config, directory: str) -> None:
                         (config.delivery, "ca_file")):  # fmt: skip
         if getattr(owner, name):
             setattr(owner, name, config.path(getattr(owner, name)))
+    for listener in config.listener:
+        if listener.rules_file:
+            listener.rules_file = config.path(listener.rules_file)
     config.auth.backends = [
         f"{kind}:{argument}" if kind == "passwd_file" and not text.endswith(":") else text
         for text, (kind, argument) in zip(config.auth.backends, config.auth_backends(), strict=True)

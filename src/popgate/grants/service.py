@@ -171,6 +171,32 @@ class Grants:
             "quota", first_reason, words.quota(usable[0], first_reason, self._settings, now), None
         )
 
+    def right(self, address: ClientAddress, session: str) -> Decision:
+        """May `address` relay at all, before anything is known of an envelope? For programs that
+        take the mail themselves, so nothing is counted and no sender is compared: any live grant
+        with quota left serves, the last login first. Never raises."""
+        settings = self._settings
+        if address in self._trusted:
+            return Decision("permit", "trusted", "", None)
+        if self.is_never(address):
+            return Decision("refuse", "never", words.never(address), None)
+        try:
+            grants = self._store.find(rules.key_address(address, settings))
+        except StoreError as error:
+            self._store_fault(error, address, session)
+            return Decision("defer", "store-unavailable", words.unavailable(), None)
+        now = self._clock.now()
+        live = [grant for grant in grants if rules.is_live(grant, settings, now)]
+        one = Usage(1, 1, 0)
+        for grant in rules.in_order(live):
+            if rules.over_quota(grant, one, settings) is None:
+                return Decision("permit", "granted", "", grant)
+        if live:
+            reason = rules.over_quota(live[0], one, settings) or ""
+            return Decision("quota", reason, words.quota(live[0], reason, settings, now), None)
+        reason = "lapsed" if any(not rules.is_retired(grant) for grant in grants) else "no-grant"
+        return Decision("refuse", reason, words.no_grant(address, settings), None)
+
     def charge(self, grant: Grant, usage: Usage, session: str) -> Decision:
         """Count `usage` on the grant that `decide` named, before the message is accepted.
 

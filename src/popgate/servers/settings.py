@@ -11,8 +11,11 @@ class ListenerSettings:
     """One [[listener]]."""
 
     service: Annotated[
-        Literal["smtp", "submission", "pop3"],
-        Doc("What is spoken here: smtp (inbound and relaying by grant), submission (by AUTH) or pop3."),
+        Literal["smtp", "submission", "pop3", "ucspi"],
+        Doc(
+            "What is spoken here: smtp (inbound and relaying by grant), submission (by AUTH), pop3, or ucspi:"
+            " a program of yours answers, as under tcpserver."
+        ),
     ]
     bind: Annotated[
         str,
@@ -56,6 +59,74 @@ class ListenerSettings:
             example='["192.0.2.10"]',
         ),
     ] = field(default_factory=list)
+    command: Annotated[
+        list[str],
+        Doc(
+            "ucspi: the program for each connection with its arguments. It runs as `user` with the connection"
+            " as descriptors 0 and 1 and the environment that tcpserver gives.",
+            example='["/var/qmail/bin/qmail-smtpd"]',
+        ),
+    ] = field(default_factory=list)
+    grant: Annotated[
+        Literal["none", "check", "allow"],
+        Doc(
+            "ucspi: check sets RELAYCLIENT, USER and DOMAIN for clients with a grant and for trusted"
+            " networks; allow records the login of a chain with popgate-allow behind its password checker."
+        ),
+    ] = "none"
+    relayclient: Annotated[
+        str, Doc('ucspi with grant = "check": what RELAYCLIENT is set to; qmail adds it to each recipient.')
+    ] = ""
+    on_store_fault: Annotated[
+        Literal["defer", "run"],
+        Doc(
+            'ucspi with grant = "check", when the grants cannot be read: defer answers 421 and closes; run'
+            " lets the program take mail for its own domains and refuse to relay, for good."
+        ),
+    ] = "defer"
+    rules_file: Annotated[
+        str,
+        Doc(
+            "ucspi: rules compiled by tcprules, as tcpserver -x; read again when they change.",
+            example='"/etc/tcp.smtp.cdb"',
+        ),
+    ] = ""
+    remote_host: Annotated[
+        Literal["off", "on", "paranoid"],
+        Doc(
+            "ucspi: look the client's name up for TCPREMOTEHOST. paranoid: only a name that leads back to"
+            " the client's address."
+        ),
+    ] = "off"
+    remote_info_seconds: Annotated[
+        int,
+        Doc("ucspi: how long the client's host is asked who connects (RFC 1413), for TCPREMOTEINFO; 0: not."),
+        Bounds(0, 120, "seconds"),
+    ] = 0
+    memory_bytes: Annotated[
+        int,
+        Doc("ucspi: memory a program may have, as softlimit -a and -d; 0: no limit."),
+        Bounds(0, 1e12, "bytes"),
+    ] = 0
+    open_files: Annotated[
+        int,
+        Doc("ucspi: files a program may have open, as softlimit -o; 0: 1024, or what the system gives."),
+        Bounds(0, 1000000, "files"),
+    ] = 0
+
+
+UCSPI_ONLY = (
+    "command",
+    "grant",
+    "relayclient",
+    "on_store_fault",
+    "rules_file",
+    "remote_host",
+    "remote_info_seconds",
+    "memory_bytes",
+    "open_files",
+)
+"""Settings of a listener that say something for service = "ucspi" alone."""
 
 
 @dataclass(slots=True)
