@@ -21,7 +21,7 @@ _ENOUGH_BYTES = 1 << 30
         "allow_interspersed_args": False,
         "help_option_names": [],
     },
-    epilog="Example: popgate tcpserver -v -H -R -l 0 -c 40 -x /etc/tcp.smtp.cdb 0 25 /var/qmail/bin/qmail-smtpd",
+    epilog="Example: popgate tcpserver -vHRl0 -c 40 -x /etc/tcp.smtp.cdb 0 25 /var/qmail/bin/qmail-smtpd",
     options_metavar="[tcpserver's options] host port program",
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="")

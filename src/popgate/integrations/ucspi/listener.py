@@ -171,8 +171,8 @@ class UcspiListener:
             if running.is_login and running.identity is not None:
                 self._grants.renew(running.ends.client, running.identity, running.session)
 
-    def drain(self) -> None:
-        """Programs know no way to be told; they are waited for."""
+    def drain(self, *, is_last: bool = False) -> None:
+        """Programs know no way to be told; they are waited for, and `abort` ends them."""
 
     def abort(self, reason: str = "shutdown") -> None:
         """Ask the programs that still run to end, and stop watching them."""
