@@ -35,7 +35,7 @@ from popgate.integrations.ucspi.dns_names import DnsNames
 from popgate.integrations.ucspi.environment import LOGIN_NAMES, Ends, base_environment
 from popgate.integrations.ucspi.options import TcpserverOptions
 from popgate.integrations.ucspi.program import ProgramLimits
-from popgate.integrations.ucspi.recorder import RECORDER
+from popgate.integrations.ucspi.recorder import RECORDER_TEXT
 from popgate.values.address import ClientAddress
 from popgate.values.event import Event
 from popgate.values.identity import Identity
@@ -54,7 +54,9 @@ def run(options: TcpserverOptions, limits: ProgramLimits | None = None) -> int:
     process has raised its own. Raises Fatal."""
     _open_standard_descriptors()
     command, grant = adopt_chain(options.command, options.grant, os.environ)
+    log = TcpserverLog(options.verbosity, options.limit)
     listening = _listen(options)
+    grants = _grants(options, grant, log)  # before it becomes a user who may not come to the directory
     _become(options)
     if options.prints_port:
         print(listening.getsockname()[1], flush=True)
@@ -62,8 +64,8 @@ def run(options: TcpserverOptions, limits: ProgramLimits | None = None) -> int:
         program = Program(command, limits)
     except ProgramError as fault:
         raise Fatal(str(fault)) from fault
-    log = TcpserverLog(options.verbosity, options.limit)
-    grants = _grants(options, grant, log)
+    if grant != "none":
+        _close_directory(command)
     policy = UcspiPolicy(
         program=program,
         environment=_environment(grant, log),
@@ -123,7 +125,14 @@ def adopt_chain(
         return command[1:], "check"
     if "relay-ctrl-allow" in names[1:] and asked in ("auto", "allow"):
         place = names.index("relay-ctrl-allow", 1)
-        return [*command[:place], "/bin/sh", RECORDER, *command[place + 1 :]], "allow"
+        return [
+            *command[:place],
+            "/bin/sh",
+            "-c",
+            RECORDER_TEXT,
+            "popgate-allow",
+            *command[place + 1 :],
+        ], "allow"
     return command, "none" if asked == "auto" else asked
 
 
@@ -136,17 +145,40 @@ def _grants(options: TcpserverOptions, grant: Grant, log: "TcpserverLog") -> Gra
     )  # fmt: skip
     if grant == "none":
         return Grants(MemoryStore(), settings, SystemClock(), log.event)
-    path = os.environ.get("RELAY_CTRL_DIR") or f"/proc/self/fd/{os.environ['RELAY_CTRL_DIR_FD']}"
-    if not os.path.isdir(path):
-        raise Fatal(f"RELAY_CTRL_DIR: {path} is not a directory")
+    path = _directory()
     try:
         uids = [pwd.getpwnam(name).pw_uid for name in options.trusted_users]
-        store = DirectoryStore(path, uids, file_mode=0o644)
+        words = os.environ.get("RELAY_CTRL_UIDS", "").replace(",", " ").split()
+        uids += [int(word) for word in words if word.isascii() and word.isdigit() and len(word) <= 10]
+        store = DirectoryStore(path, uids, file_mode=0o644, counts_all_where_closed=True)
     except KeyError as fault:
         raise Fatal(f"--trust-user: there is no user {fault.args[0]}") from None
     except StoreError as fault:
         raise Fatal(str(fault)) from fault
     return Grants(store, settings, SystemClock(), log.event)
+
+
+def _directory() -> str:
+    """A path to the grants. The descriptor of relay-ctrl-chdir goes before the name."""
+    number = os.environ.get("RELAY_CTRL_DIR_FD", "")
+    if not number:
+        path = os.environ["RELAY_CTRL_DIR"]
+    elif number.isascii() and number.isdigit() and len(number) < 10:
+        path = f"/proc/self/fd/{int(number)}"
+    else:
+        raise Fatal("RELAY_CTRL_DIR_FD is no number of a descriptor")
+    if not os.path.isdir(path):
+        raise Fatal(f"{'RELAY_CTRL_DIR_FD' if number else 'RELAY_CTRL_DIR'}: {path} is not a directory")
+    return path
+
+
+def _close_directory(command: Sequence[str]) -> None:
+    """The descriptor is for relay-ctrl's programs: no other could be let write grants through it."""
+    number = os.environ.get("RELAY_CTRL_DIR_FD", "")
+    needs_it = any("relay-ctrl-" in word for word in command if word is not RECORDER_TEXT)
+    if number and int(number) > 2 and not needs_it:
+        os.close(int(number))
+        del os.environ["RELAY_CTRL_DIR_FD"]
 
 
 def _seconds(text: str) -> int:

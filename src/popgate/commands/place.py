@@ -15,10 +15,10 @@ process's user and of RELAY_CTRL_UIDS count.
 import os
 
 from popgate.commands.chain import Program, reason
+from popgate.grants.stores import spool
 
 # O_PATH needs no read permission: 0733 and 0711 are common modes of a grant directory.
 _OPEN = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-_ABOVE_AT_MOST = 64
 
 
 class Place:
@@ -36,7 +36,7 @@ class Place:
         """Do files of this user count as grants?"""
         if self._uids is None:
             self._uids = frozenset({0, os.geteuid(), self.state.st_uid, *_listed_uids()})
-        return uid in self._uids or self._is_closed()
+        return uid in self._uids or spool.is_closed(self.descriptor)
 
     def allowed(self, name: str) -> frozenset[int]:
         """The owner of the file `name` where they count, as the reader of files wants it."""
@@ -45,22 +45,6 @@ class Place:
         except OSError:
             return frozenset()
         return frozenset({uid}) if self.counts(uid) else frozenset()
-
-    def _is_closed(self) -> bool:
-        state, above = self.state, ".."
-        for _ in range(_ABOVE_AT_MOST):
-            if not state.st_mode & 0o001:
-                return True
-            try:
-                parent = os.stat(above, dir_fd=self.descriptor)
-            except PermissionError:
-                return True  # not even this process can come from there
-            except OSError:
-                return False
-            if (parent.st_dev, parent.st_ino) == (state.st_dev, state.st_ino):
-                return False
-            state, above = parent, above + "/.."
-        return False
 
 
 def find_place(program: Program) -> Place | None:

@@ -40,7 +40,8 @@ class DirectoryStore:
 
     Only files of this process's user, of root, of the directory's owner and of `allowed_uids`
     count. What root writes is given to the directory's owner. `file_mode` is what new files get:
-    0o600, or more where relay-ctrl-check runs as another user.
+    0o600, or more where relay-ctrl-check runs as another user. `counts_all_where_closed`: as with
+    relay-ctrl's programs, every owner's files count in a directory that other users cannot reach.
     A change waits at most `lock_seconds` for the lock. May be used by threads and after fork.
     """
 
@@ -51,9 +52,12 @@ class DirectoryStore:
         *,
         file_mode: int = 0o600,
         lock_seconds: float = 0.5,
+        counts_all_where_closed: bool = False,
     ) -> None:
         self._path = path
-        self._allowed_uids = frozenset({os.geteuid(), 0, *allowed_uids})
+        self._own_uids = frozenset({os.geteuid(), 0, *allowed_uids})
+        self._counts_all_where_closed = counts_all_where_closed
+        self._allowed_uids = self._own_uids
         self._file_mode = file_mode
         self._lock_seconds = lock_seconds
         self._cache: dict[str, tuple[tuple[int, int, int, int], tuple[Grant, ...]]] = {}
@@ -399,7 +403,10 @@ class DirectoryStore:
 
     def _owner_here(self) -> Owner | None:
         """Whose our files must be. The directory's owner can put anything there, so theirs count too."""
-        self._allowed_uids |= {os.fstat(self._directory).st_uid}
+        if self._counts_all_where_closed and spool.is_closed(self._directory):
+            self._allowed_uids = spool.EVERYBODY
+        else:
+            self._allowed_uids = self._own_uids | {os.fstat(self._directory).st_uid}
         return owner_for(self._directory)
 
     def _check_directory(self) -> None:

@@ -183,6 +183,36 @@ def _is_still(state: os.stat_result, name: str, directory: int) -> bool:
 _READINGS = 20
 
 
+class _Everybody(frozenset[int]):
+    def __contains__(self, uid: object) -> bool:
+        return True
+
+
+EVERYBODY = _Everybody()
+"""As allowed_uids: whoever owns the file."""
+_ABOVE_AT_MOST = 64
+
+
+def is_closed(directory: int) -> bool:
+    """Can other users not come into the open `directory`, because it or one above it may not be
+    searched by them? Then whoever wrote into it was let in, and his files count (relay-ctrl's
+    recipe, where a login is recorded with the rights of whoever logged in)."""
+    try:
+        state, above = os.fstat(directory), ".."
+        for _ in range(_ABOVE_AT_MOST):
+            if not state.st_mode & 0o001:
+                return True
+            parent = os.stat(above, dir_fd=directory)
+            if (parent.st_dev, parent.st_ino) == (state.st_dev, state.st_ino):
+                return False
+            state, above = parent, above + "/.."
+    except PermissionError:
+        return True  # not even this process can come from there
+    except OSError:
+        pass
+    return False
+
+
 def is_grant_file(state: os.stat_result, allowed_uids: frozenset[int]) -> bool:
     return (
         stat.S_ISREG(state.st_mode)
