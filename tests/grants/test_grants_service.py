@@ -403,3 +403,18 @@ def test_a_thousand_addresses_of_one_user_have_a_grant_each(site: Site) -> None:
     assert len(site.grants.list()) == 1000
     assert site.verdict(where=address("198.51.3.231")) == PERMIT
     assert site.verdict(where=address("198.51.3.232"))[0] == "refuse"
+
+
+def test_a_logout_soon_after_the_login_reads_nothing() -> None:
+    store, clock = MemoryStore(), HandClock()
+    service = Grants(store, GrantSettings(), clock, Sink())
+    assert service.allow(address(), ALICE, "pop3", Terms(), "s")
+    asked = []
+    store.find = lambda key: asked.append(key) or []  # type: ignore[method-assign]
+    clock.pass_seconds(56)
+    service.logout(address(), ALICE, "s")
+    assert asked == []
+    service.logout(address(), BOB, "s")  # not the login that is remembered
+    clock.pass_seconds(1)
+    service.logout(address(), ALICE, "s")
+    assert asked == [address(), address()]

@@ -19,15 +19,19 @@ _BUILT_IN_NEVER = (
     "ff00::/8",  # multicast
 )
 
+_KNOWN_AT_MOST = 4096
+"""How many addresses a set remembers its answer for: a client asks several times a session."""
+
 
 class NetworkSet:
     """A set of networks: `address in networks`."""
 
-    __slots__ = ("_by_shift_4", "_by_shift_6")
+    __slots__ = ("_by_shift_4", "_by_shift_6", "_known")
 
     def __init__(self, networks: Iterable[Network]) -> None:
         self._by_shift_4: dict[int, set[int]] = {}
         self._by_shift_6: dict[int, set[int]] = {}
+        self._known: dict[bytes, bool] = {}
         for network in networks:
             by_shift = self._by_shift_6 if network.base.is_ipv6 else self._by_shift_4
             shift = len(network.base.packed) * 8 - network.prefix_bits
@@ -40,6 +44,14 @@ class NetworkSet:
 
     def __contains__(self, address: ClientAddress) -> bool:
         packed = address.packed
+        known = self._known.get(packed)
+        if known is None:
+            if len(self._known) >= _KNOWN_AT_MOST:
+                self._known.clear()
+            known = self._known[packed] = self._holds(packed)
+        return known
+
+    def _holds(self, packed: bytes) -> bool:
         by_shift = self._by_shift_4 if len(packed) == 4 else self._by_shift_6
         if not by_shift:
             return False

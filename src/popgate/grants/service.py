@@ -25,6 +25,10 @@ from popgate.values.mail import MailAddress
 _TOLD_AT_MOST = 1024
 """How many (grant, reason) pairs are remembered, so that an event comes once and not at every try."""
 _STORE_ALARM_SECONDS = 10.0
+_WRITTEN_AT_MOST = 4096
+"""For how many addresses a process remembers its last login, so that most logouts read nothing."""
+_LOGOUT_RENEWALS = 16
+_NEVER_WRITTEN = (rules.ANONYMOUS, 0.0, 0.0)
 _GrantList = list[Grant]  # inside Grants, `list` is its method
 
 
@@ -56,6 +60,7 @@ class Grants:
         self._never = NetworkSet.parse(settings.never)
         self._told: set[tuple[object, ...]] = set()
         self._store_alarm_at = float("-inf")
+        self._written: dict[bytes, tuple[Identity, float, float]] = {}
 
     # Mail logins.
 
@@ -98,6 +103,10 @@ class Grants:
         if outcome.refused or not any(grant.identity == identity and grant.login_at > 0 for grant in stored):
             self._emit("grant.refuse", identity, address, protocol, "too-many-identities", session)
             return False
+        if len(self._written) >= _WRITTEN_AT_MOST:
+            self._written.clear()
+        due_seconds = rules.window_seconds(terms, self._settings) / _LOGOUT_RENEWALS
+        self._written[address.packed] = (identity, now, due_seconds)
         reason = "login-again" if outcome.again else "login"
         self._emit("grant.allow", identity, address, protocol, reason, session)
         return True
@@ -117,7 +126,11 @@ class Grants:
             except StoreError as error:
                 self._store_fault(error, address, session)
         elif self._settings.renew_while_open:
-            self._renew(address, identity, session, "session-end", 16)
+            # What is in the store now is this login, a later one or a dead one: nothing is due.
+            who, at, due_seconds = self._written.get(address.packed, _NEVER_WRITTEN)
+            if who == identity and 0 <= self._clock.now() - at < due_seconds:
+                return
+            self._renew(address, identity, session, "session-end", _LOGOUT_RENEWALS)
 
     # Relaying.
 
