@@ -2,6 +2,9 @@
 
 import asyncio
 import inspect
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -157,3 +160,38 @@ async def test_mailboxes_and_queue_lie_below_data_dir(tmp_path: Path, events: li
         await closing
     assert (tmp_path / "data" / "queue").is_dir()
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(("mode", "file_mode"), [(0o700, 0o600), (0o777, 0o644), (0o710, 0o600)])
+def test_grant_files_are_readable_where_the_directory_is_shared(
+    tmp_path: Path, events: list[Event], mode: int, file_mode: int
+) -> None:
+    """relay-ctrl-check runs as the SMTP server's user, and must be able to read what the server records."""
+    allow = tmp_path / "data/allow"
+    allow.mkdir(parents=True, mode=0o700)
+    allow.chmod(mode)
+    grants = backends.grants(config_of(tmp_path), SystemClock(), events.append)
+    assert grants.allow(ADDRESS, ALICE, "pop3", DEFAULT_TERMS, "s")
+    assert (allow / "203.0.113.9").stat().st_mode & 0o777 == file_mode
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_logins_of_other_users_count_where_the_directory_is_closed(
+    tmp_path: Path, events: list[Event], is_closed: bool
+) -> None:
+    """What relay-ctrl-allow writes belongs to who logged in; in a directory that everybody reaches it may
+    belong to anybody."""
+    place = tempfile.mkdtemp(dir="/tmp")
+    try:
+        allow = Path(place) / "allow"
+        allow.mkdir()
+        allow.chmod(0o777)
+        Path(place).chmod(0o700 if is_closed else 0o755)
+        (allow / "203.0.113.9").write_bytes(b"USER=alice\0DOMAIN=example.org\0")
+        os.chown(allow / "203.0.113.9", 64011, 64011)
+        config = config_of(tmp_path, f'grants.store="directory:{allow}"')
+        grants = backends.grants(config, SystemClock(), events.append)
+        assert [str(one.identity) for one in grants.list()] == (["alice@example.org"] if is_closed else [])
+    finally:
+        shutil.rmtree(place)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from popgate.integrations.qmail import Finding, NoServices
-from support.qmail_host import LOG, POP3, SMTP, QmailHost
+from support.qmail_host import LOG, POP3, SMTP, QmailHost, one_record
 
 SMTP_RUN, POP3_RUN = "/service/qmail-smtpd/run", "/service/qmail-pop3d/run"
 
@@ -507,6 +507,17 @@ def test_rules_that_let_everybody_relay(host: QmailHost, rule: str) -> None:
     one(host.examine(), "relay-for-everybody", "/etc/tcp.smtp", 3, "danger")
 
 
+def test_compiled_rules_that_let_everybody_relay(host: QmailHost) -> None:
+    """The source may be elsewhere, or have been mended and not compiled since."""
+    host.remove("etc/tcp.smtp")
+    host.write("etc/tcp.smtp.cdb", one_record(b"", b"+RELAYCLIENT=\0"))
+    one(host.examine(), "relay-for-everybody", "/etc/tcp.smtp.cdb", None, "danger")
+    host.write("etc/tcp.smtp.cdb", one_record(b"", b"D\0+RELAYCLIENT=\0"))
+    assert host.examine() == []
+    host.write("etc/tcp.smtp.cdb", b"no database")
+    one(host.examine(), "no-rules", "/etc/tcp.smtp.cdb", None)
+
+
 def test_relayclient_in_the_environment(host: QmailHost) -> None:
     host.smtp(SMTP.replace("exec /usr", "RELAYCLIENT=; export RELAYCLIENT\nexec /usr"))
     one(host.examine(), "relay-for-everybody", SMTP_RUN, 18, "danger")
@@ -544,3 +555,65 @@ def test_a_pipe_in_the_way_is_not_waited_for(host: QmailHost) -> None:
     host.remove("service/qmail-pop3d/log/run")
     os.mkfifo(host.root / "service/qmail-pop3d/log/run", 0o755)
     assert {it.trap for it in host.examine()} == {"unreadable-env-file", "no-interpreter"}
+
+
+# -- popgate tcpserver in tcpserver's place
+
+
+def ours(text: str) -> str:
+    return text.replace("/usr/bin/tcpserver", "tcpserver").replace("tcpserver ", "popgate tcpserver ")
+
+
+def test_one_word_changed_is_well(host: QmailHost) -> None:
+    host.smtp(ours(SMTP))
+    host.pop3(ours(POP3))
+    assert host.examine() == []
+    # it opens the directory itself, while it is root
+    host.smtp(ours(SMTP).replace("relay-ctrl-chdir", ""))
+    host.pop3(
+        ours(POP3).replace("relay-ctrl-chdir", "").replace("-vRHl0", "-vH -C 5:later --envdir /etc/none")
+    )
+    assert [it.trap for it in host.examine()] == ["no-env-directory"]
+
+
+def test_popgate_listens_to_names_of_users_and_refuses_empty_ones(host: QmailHost) -> None:
+    host.smtp(ours(SMTP).replace('-u "$QMAILDUID" -g "$NOFILESGID"', "-u qmaild -g qmail"))
+    assert host.examine() == []
+    host.smtp(ours(NESTED).replace("export QMAILDUID NOFILESGID\n", "\n"))
+    found = one(host.examine(), "no-user", SMTP_RUN, 8)
+    assert "export" in found.remedy
+    host.smtp(ours(SMTP).replace('-u "$QMAILDUID" -g "$NOFILESGID"', "-u 0 -g 0"))
+    one(host.examine(), "server-stays-root", SMTP_RUN, 21, "danger")
+
+
+def test_popgate_hears_ipv6_where_it_is_told(host: QmailHost) -> None:
+    host.write("proc/net/if_inet6", "20010db8000000000000000000000002 02 40 00 80     eth0\n")
+    host.smtp(ours(SMTP).replace(" 0 smtp", " :: smtp"))
+    host.pop3(ours(POP3).replace("-vRHl0", "-6vRHl0"))
+    assert host.examine() == []
+    host.pop3(ours(POP3))
+    one(host.examine(), "ipv4-only", POP3_RUN, 3, "advice")
+
+
+def test_popgate_allow_where_the_checker_belongs(host: QmailHost) -> None:
+    host.pop3(ours(POP3).replace("relay-ctrl-allow", "popgate-allow").replace("mail.example.org", "$HOST"))
+    one([it for it in host.examine() if it.level == "danger"], "recorder-is-checker", POP3_RUN, 4, "danger")
+
+
+def test_popgate_told_what_to_do(host: QmailHost) -> None:
+    host.smtp(ours(SMTP).replace("relay-ctrl-check ", "").replace("-v -R", "--check -v -R"))
+    host.pop3(ours(POP3))
+    assert host.examine() == []
+
+
+def test_popgate_needs_memory_for_python(host: QmailHost) -> None:
+    host.smtp(ours(SMTP).replace("-m 60000000", "-m 9000000"))
+    assert "runs on Python" in one(host.examine(), "memory-limit", SMTP_RUN, 19).what
+
+
+def test_the_whole_server_ages(host: QmailHost) -> None:
+    host.remove("etc/cron.d/relay-ctrl")
+    host.smtp(ours(SMTP))
+    assert [it.trap for it in host.examine()] == ["nobody-ages"]
+    host.script("service/popgate/run", "#!/bin/sh\nexec popgate serve --config /etc/popgate.toml 2>&1\n")
+    assert host.examine() == []

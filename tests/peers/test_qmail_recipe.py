@@ -6,6 +6,7 @@ softlimit bounds the memory, tcpserver listens. Clients come from loopback addre
 
 import os
 import poplib
+import pwd
 import signal
 import stat
 import time
@@ -26,9 +27,10 @@ def _as_root() -> None:
     peers.require_root("ucspi-tcp")
 
 
-@pytest.fixture(scope="module")
-def site() -> Iterator[QmailSite]:
-    with running(QmailSite()) as site:
+@pytest.fixture(scope="module", params=["tcpserver", "popgate tcpserver"])
+def site(request: pytest.FixtureRequest) -> Iterator[QmailSite]:
+    """The recipe as it stands in the guides, and with one word changed."""
+    with running(QmailSite(request.param)) as site:
         yield site
 
 
@@ -87,7 +89,9 @@ def test_files_belong_to_who_logged_in_and_the_server_to_qmaild(site: QmailSite)
     client = "127.0.3.6"
     site.log_in(client)
     state = site.grant_file(client).stat()
-    assert (state.st_uid, stat.S_IMODE(state.st_mode)) == (ALICE, 0o666)
+    # popgate's listener records the login itself, and is root in the POP3 service
+    expected = (ALICE, 0o666) if site.tcpserver == "tcpserver" else (0, 0o644)
+    assert (state.st_uid, stat.S_IMODE(state.st_mode)) == expected
     assert uid_of(site.pid("smtpd")) == QMAILD
     # nobody comes to the file but through the descriptor
     assert stat.S_IMODE(site.allow.parent.stat().st_mode) == 0o700
@@ -188,3 +192,89 @@ def test_without_chdir_nobody_is_granted() -> None:
         site.log_in(client)  # the login itself works
         assert not site.may_relay(client)
         assert traps(site) == {"no-chdir"}
+
+
+# -- the same over IPv6: Debian's ucspi-tcp has none
+
+
+def test_ipv6() -> None:
+    with running(QmailSite("popgate tcpserver", host="::1")) as site:
+        assert not site.may_relay("::1")
+        with pytest.raises(poplib.error_proto):
+            site.log_in("::1", "wrong")
+        assert not site.may_relay("::1")
+        assert site.log_in("::1", apop=True) == 1
+        assert "(::1)" in site.send("::1")
+        assert site.grant_file("::1").exists()
+        site.make_older("::1", 901)
+        assert not site.may_relay("::1")
+        killed = site.pid("smtpd")
+        os.kill(killed, signal.SIGKILL)
+        assert eventually(lambda: site.pid("smtpd") not in (0, killed))
+        site.await_service("smtpd", b"220")
+        site.log_in("::1")
+        assert site.may_relay("::1")
+
+
+def test_one_listener_for_both_families() -> None:
+    """`::` as host: who logs in by IPv4 sends by IPv4, and the address is the same one in both services."""
+    with running(QmailSite("popgate tcpserver", host="::")) as site:
+        assert not site.may_relay("127.0.3.15")
+        site.log_in("127.0.3.15")
+        assert site.grant_file("127.0.3.15").exists()
+        assert site.may_relay("127.0.3.15")
+        assert not site.may_relay("::1")
+        site.log_in("::1")
+        assert site.may_relay("::1")
+
+
+# -- the whole server as the listener
+
+SERVE_RUN = """\
+#!/bin/sh
+exec popgate serve --config {root}/etc/popgate.toml 2>&1
+"""
+
+POPGATE_TOML = """\
+hostname = "mail.example.org"
+data_dir = "{root}/data"
+local_domains = ["example.org"]
+user = "nobody"
+workers = 1
+
+[[listener]]
+service = "ucspi"
+bind = "{host}:{port}"
+command = ["{root}/qmail/bin/qmail-smtpd"]
+grant = "check"
+
+[grants]
+store = "directory:{root}/spool/allow"
+sender = "any"
+never = []
+"""
+
+
+def test_a_listener_of_the_server_asks_for_grants_of_the_chain() -> None:
+    """SMTP behind `[[listener]] service = "ucspi"`, POP3 as it always was; supervise runs both."""
+    client = "127.0.3.16"
+    site = QmailSite(smtp_run=SERVE_RUN)
+    text = POPGATE_TOML.format(root=site.root, host=site.host, port=site.ports["smtpd"])
+    (site.root / "etc/popgate.toml").write_text(text)
+    # the server's group may pass through the outer directory
+    os.chown(site.allow.parent, 0, pwd.getpwnam("nobody").pw_gid)
+    site.allow.parent.chmod(0o710)
+    (site.root / "data").mkdir()
+    os.chown(site.root / "data", pwd.getpwnam("nobody").pw_uid, pwd.getpwnam("nobody").pw_gid)
+    with running(site):
+        assert not site.may_relay(client)
+        site.log_in(client)
+        assert "login alice@example.org\n" in site.send(client)
+        site.make_older(client, 901)
+        assert not site.may_relay(client)
+        killed = site.pid("smtpd")
+        os.kill(killed, signal.SIGKILL)
+        assert eventually(lambda: site.pid("smtpd") not in (0, killed))
+        site.await_service("smtpd", b"220")
+        site.log_in(client)
+        assert site.may_relay(client)

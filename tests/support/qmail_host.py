@@ -5,6 +5,7 @@ It is healthy as built. A test changes one thing, and says which trap that is.
 
 import os
 import shutil
+import struct
 from pathlib import Path
 
 from popgate.integrations.qmail import Finding, Machine, examine
@@ -20,6 +21,7 @@ PROGRAMS = (
     "usr/bin/multilog",
     "usr/bin/rblsmtpd",
     "usr/bin/recordio",
+    "usr/local/bin/popgate",
     "usr/bin/env",
     "bin/checkpassword",
     "var/qmail/bin/qmail-smtpd",
@@ -72,6 +74,23 @@ CRON = """\
 """
 
 
+def one_record(key: bytes, data: bytes) -> bytes:
+    """A constant database with one record, as tcprules writes it."""
+    number = 5381
+    for octet in key:
+        number = ((number << 5) + number & 0xFFFFFFFF) ^ octet
+    record = struct.pack("<II", len(key), len(data)) + key + data
+    table = 2048 + len(record)
+    slots = [(0, 0), (0, 0)]
+    slots[(number >> 8) % 2] = (number, 2048)
+    header = [(table, 2 if index == number & 0xFF else 0) for index in range(256)]
+    return (
+        b"".join(struct.pack("<II", *pair) for pair in header)
+        + record
+        + b"".join(struct.pack("<II", *pair) for pair in slots)
+    )
+
+
 class QmailHost:
     """The host's files below `root`."""
 
@@ -93,7 +112,7 @@ class QmailHost:
         self.write("etc/relay-ctrl/RELAY_CTRL_DIR", "/var/spool/relay-ctrl/allow\n")
         self.write("etc/relay-ctrl/RELAY_CTRL_EXPIRY", "900\n")
         self.write("etc/tcp.smtp", '127.:allow,RELAYCLIENT=""\n:allow\n')
-        self.write("etc/tcp.smtp.cdb", "")
+        self.write("etc/tcp.smtp.cdb", one_record(b"", b""))
         self.age("etc/tcp.smtp", 1000)
         self.write("etc/cron.d/relay-ctrl", CRON)
         self.directory("var/spool/relay-ctrl/allow", 0o777)

@@ -11,6 +11,7 @@ import shutil
 import smtplib
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ REMOTE, LOCAL = "invoices@partner.example", "bob@example.org"
 PASSWORD = "correct horse"
 START_SECONDS = 20.0
 
+_ROOT = Path(__file__).parents[2]
 _STAND_INS = {
     "smtpd": "qmail-smtpd",
     "popup": "qmail-popup",
@@ -72,6 +74,7 @@ class QmailSite:
         self._lay_out(expiry_seconds)
         for name in ("smtpd", "popup", "pop3d", "checkpassword"):
             self._stand_in(name)
+        self._popgate()
         self.ports = {"smtpd": free_port(host), "pop3d": free_port(host)}
         self.script("smtpd", smtp_run)
         self.script("pop3d", pop3_run)
@@ -116,13 +119,23 @@ class QmailSite:
         program.write_text(f"#!{self.installed.interpreter} -ISE\n{text}")
         program.chmod(0o755)
 
+    def _popgate(self) -> None:
+        """The command itself, from this checkout and with this interpreter."""
+        program = self.root / "bin/popgate"
+        program.parent.mkdir()
+        program.write_text(
+            "#!/bin/sh\n"
+            f'PYTHONPATH={_ROOT / "src"} PYTHONDONTWRITEBYTECODE=1 exec {sys.executable} -m popgate "$@"\n'
+        )
+        program.chmod(0o755)
+
     def compile_rules(self) -> None:
         rules = self.root / "etc/tcp.smtp"
         subprocess.run(["tcprules", f"{rules}.cdb", f"{rules}.tmp"], input=rules.read_bytes(), check=True)
 
     @property
     def path(self) -> str:
-        return f"{self.installed.bin}:{self.bin}:/usr/bin:/bin"
+        return f"{self.root}/bin:{self.installed.bin}:{self.bin}:/usr/bin:/bin"
 
     def script(self, service: str, text: str) -> None:
         run = self.root / "service" / service / "run"
@@ -200,7 +213,7 @@ class QmailSite:
     ) -> int:
         """A whole POP3 session from that address; how many messages there were. Raises
         poplib.error_proto where the login is refused."""
-        with contextlib.closing(_pop3(self.host, self.ports["pop3d"], source)) as session:
+        with contextlib.closing(_pop3(self._near(source), self.ports["pop3d"], source)) as session:
             if apop:
                 session.apop(user, password)
             else:
@@ -231,7 +244,15 @@ class QmailSite:
         return text
 
     def smtp(self, source: str) -> smtplib.SMTP:
-        return smtplib.SMTP(self.host, self.ports["smtpd"], "device", timeout=20, source_address=(source, 0))
+        return smtplib.SMTP(
+            self._near(source), self.ports["smtpd"], "device", timeout=20, source_address=(source, 0)
+        )
+
+    def _near(self, source: str) -> str:
+        """Where a client of that address finds the host."""
+        if self.host != "::":
+            return self.host
+        return "::1" if ":" in source else "127.0.0.1"
 
     # -- looking
 

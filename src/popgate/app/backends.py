@@ -74,7 +74,21 @@ def grant_store(config: Config) -> GrantStore:
     if directory is None:
         return MemoryStore()
     _make_data_dir(config)
-    return DirectoryStore(directory, _server_uids(config))
+    return DirectoryStore(
+        directory,
+        _server_uids(config),
+        file_mode=_grant_file_mode(directory),
+        counts_all_where_closed=True,
+    )
+
+
+def _grant_file_mode(directory: str) -> int:
+    """A directory that other users may search is shared with relay-ctrl's programs, which run as the SMTP
+    server's user and as those who log in."""
+    try:
+        return 0o644 if os.stat(directory).st_mode & 0o001 else 0o600
+    except OSError:
+        return 0o600  # it is made now, for the server alone
 
 
 def grants(

@@ -17,7 +17,8 @@ from popgate.integrations.qmail.survey import Program, Survey
 
 SMTP_PORTS = frozenset({"25", "smtp", "465", "smtps", "587", "submission"})
 POP_PORTS = frozenset({"110", "pop3", "pop-3", "995", "pop3s", "143", "imap", "imap2", "993", "imaps"})
-RECORDERS = frozenset({"relay-ctrl-allow", "relay-ctrl-send"})
+RECORDERS = frozenset({"relay-ctrl-allow", "relay-ctrl-send", "popgate-allow"})
+NO_CHECKERS = RECORDERS | {"relay-ctrl-check", "relay-ctrl-chdir"}
 GRANT_PROGRAMS = frozenset({"relay-ctrl-allow", "relay-ctrl-check"})
 """Those that use the directory behind a listener."""
 
@@ -104,10 +105,15 @@ def cron_lines(survey: Survey) -> list[ServerLine]:
     ]
 
 
+def records_itself(line: "ServerLine") -> bool:
+    """popgate's listener takes relay-ctrl-allow's work upon itself, with the rights it has."""
+    return line.listener is not None and line.listener.step.is_popgate and line.listener.user is None
+
+
 def is_of_interest(name: str) -> bool:
     if name in SMTP_SERVERS or name in POP_SERVERS or name in LISTENERS or name in ASK_PASSWORD:
         return True
-    return name.startswith("relay-ctrl-") or (name in PROGRAMS and name.startswith("qmail-"))
+    return name.startswith(("relay-ctrl-", "popgate")) or (name in PROGRAMS and name.startswith("qmail-"))
 
 
 def setting(link: Link, name: str) -> Setting | None:

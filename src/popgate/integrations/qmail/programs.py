@@ -22,6 +22,7 @@ class Syntax:
 
 
 _TCPSERVER = Syntax("xtugliBbcw", words=2)
+_POPGATE_TCPSERVER = Syntax("xtugliBbcwC", long_valued=("--envdir", "--trust-user"), words=2)
 _RELAY_CTRL = Syntax(long_valued=("--envdir",))
 
 PROGRAMS: dict[str, Syntax] = {
@@ -51,6 +52,7 @@ PROGRAMS: dict[str, Syntax] = {
     "relay-ctrl-check": _RELAY_CTRL,
     "relay-ctrl-chdir": _RELAY_CTRL,
     "relay-ctrl-send": _RELAY_CTRL,
+    "popgate-allow": Syntax(),
     "relay-ctrl-age": Syntax(is_last=True),
     "relay-ctrl-udp": Syntax(is_last=True),
     "qmail-popup": Syntax(words=1),
@@ -91,7 +93,7 @@ LISTENERS = frozenset({"tcpserver", "sslserver"})
 RUNNERS = (
     frozenset(PROGRAMS)
     - frozenset(name for name, syntax in PROGRAMS.items() if syntax.is_last or name in ASK_PASSWORD)
-    - {"relay-ctrl-allow", "relay-ctrl-check", "relay-ctrl-send"}
+    - {"relay-ctrl-allow", "relay-ctrl-check", "relay-ctrl-send", "popgate-allow"}
 )
 """Programs that change the surroundings and become the next one, whatever that is."""
 
@@ -124,7 +126,7 @@ def take(arguments: Sequence[Argument], vanished: Sequence[Vanished]) -> tuple[S
     name = base_name(arguments[0].text)
     if name == "popgate" and len(arguments) > 1 and arguments[1].text == "tcpserver":
         # the same command line, one word further in
-        return _take_known(arguments, 2, "tcpserver", _TCPSERVER, vanished)
+        return _take_known(arguments, 2, "tcpserver", _POPGATE_TCPSERVER, vanished)
     syntax = PROGRAMS.get(name)
     if syntax is not None:
         return _take_known(arguments, 1, name, syntax, vanished)

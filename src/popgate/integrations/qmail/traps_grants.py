@@ -7,6 +7,7 @@ from popgate.integrations.qmail.environment import Setting
 from popgate.integrations.qmail.findings import Finding
 from popgate.integrations.qmail.lines import (
     GRANT_PROGRAMS,
+    NO_CHECKERS,
     RECORDERS,
     ServerLine,
     cron_lines,
@@ -42,7 +43,7 @@ def _checker_traps(line: ServerLine) -> Iterator[Finding]:
     checker = line.chain[line.checker_at].step if line.checker_at is not None else None
     unset = sorted({name for gone in asker.vanished for name in gone.unset})
     shift = bool(asker.vanished) and asker.name == "qmail-popup"
-    if checker is not None and checker.name.startswith("relay-ctrl-"):
+    if checker is not None and checker.name in NO_CHECKERS:
         if shift:
             gone = names_of(unset) or "a word"
             yield Finding(
@@ -143,6 +144,9 @@ def _is_courier(line: ServerLine) -> bool:
 
 def _second_traps(line: ServerLine) -> Iterator[Finding]:
     uses = list(line.links(GRANT_PROGRAMS))
+    if line.listener is not None and line.listener.step.is_popgate:
+        # the first one is not run there, but done by the listener, which holds the directory
+        return
     for second in uses[1:]:
         yield Finding(
             "second-relay-ctrl",
@@ -197,11 +201,12 @@ def _directory_variable_traps(line: ServerLine) -> Iterator[Finding]:
 
 def _pairing_traps(lines: list[ServerLine]) -> Iterator[Finding]:
     """Somebody must record, and somebody must look."""
-    checks = [link for line in lines for link in line.links({"relay-ctrl-check"})]
-    records = [link for line in lines for link in line.links(RECORDERS)]
-    is_popgate = any(link.step.is_popgate for line in lines for link in line.chain)
-    if is_popgate:
-        # its listener does either by itself
+    checks = any(
+        line.position({"relay-ctrl-check"}) is not None or _is_told(line, "--check") for line in lines
+    )
+    records = any(line.position(RECORDERS) is not None or _is_told(line, "--allow") for line in lines)
+    if any(link.step.name == "popgate" for line in lines for link in line.chain):
+        # the whole server has listeners that these scripts do not show
         return
     for line in lines:
         if line.is_pop and line.asker_at is not None and checks and not records:
@@ -222,6 +227,11 @@ def _pairing_traps(lines: list[ServerLine]) -> Iterator[Finding]:
                 "logins are recorded, but no SMTP service asks for them, so nobody may relay",
                 "put relay-ctrl-check before the SMTP server",
             )
+
+
+def _is_told(line: ServerLine, flag: str) -> bool:
+    """What popgate tcpserver can be told instead of finding it in the chain."""
+    return line.listener is not None and flag in line.listener.step.flags
 
 
 def _expiry_traps(survey: Survey) -> Iterator[Finding]:
@@ -314,9 +324,12 @@ def _ager_traps(survey: Survey) -> Iterator[Finding]:
             "name it in letters, digits, hyphens and underscores only",
         )
     everything = (*lines, *cron_lines(survey))
+    # the listener of popgate tcpserver leaves that to cron; the whole server does it itself
     ages = any(True for line in everything for _ in line.links({"relay-ctrl-age"}))
     sweeps = any(
-        link.step.name == "popgate" or link.step.is_popgate for line in everything for link in line.chain
+        link.step.name == "popgate" and link.step.words[:1] and link.step.words[0].text == "serve"
+        for line in everything
+        for link in line.chain
     )
     if not ages and not sweeps and not survey.unread_cron:
         yield Finding(

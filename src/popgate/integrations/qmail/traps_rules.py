@@ -9,6 +9,8 @@ from popgate.integrations.qmail.lines import ServerLine, server_lines
 from popgate.integrations.qmail.machine import Machine
 from popgate.integrations.qmail.programs import SMTP_SERVERS
 from popgate.integrations.qmail.survey import Survey
+from popgate.integrations.ucspi.cdb import Cdb, CdbError
+from popgate.integrations.ucspi.rules import RuleError, parse_instructions
 
 _EVERYBODY = ("", "=")
 """Addresses of rules that meet everybody, and everybody with a host name."""
@@ -67,7 +69,10 @@ def _rule_file_traps(line: ServerLine, listener: Link, machine: Machine) -> Iter
             f"tcprules {path} {path}.tmp < {source}",
         )
     if line.is_smtp:
-        yield from _open_rules(source, machine)
+        found = list(_open_rules(source, machine))
+        yield from found
+        if not found and compiled is not None:
+            yield from _open_records(path, machine)
 
 
 def _open_rules(source: str, machine: Machine) -> Iterator[Finding]:
@@ -77,6 +82,28 @@ def _open_rules(source: str, machine: Machine) -> Iterator[Finding]:
             continue
         if instructions.startswith("allow") and "RELAYCLIENT=" in instructions:
             yield _everybody(source, number)
+
+
+def _open_records(path: str, machine: Machine) -> Iterator[Finding]:
+    try:
+        rules = Cdb(machine.octets(path) or b"")
+        for address in _EVERYBODY:
+            record = rules.find(address.encode())
+            if record is None:
+                continue
+            verdict = parse_instructions(record)
+            if not verdict.is_denied and b"RELAYCLIENT" in verdict.settings:
+                yield _everybody(path, None)
+                return
+    except (CdbError, RuleError) as error:
+        yield Finding(
+            "no-rules",
+            "broken",
+            path,
+            None,
+            f"it is no rule file ({error}): every connection is dropped",
+            "make it anew with tcprules",
+        )
 
 
 def _everybody(file: str, line: int | None) -> Finding:

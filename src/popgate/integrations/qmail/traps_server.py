@@ -14,9 +14,8 @@ from popgate.integrations.qmail.survey import Survey
 LEAST_OCTETS = 8_000_000
 """What C programs of 64 bits want: with 2 million none can be loaded, with 3 only the smallest."""
 LEAST_COMMAND_OCTETS = 40_000_000
-"""What a relay-ctrl program of popgate's wants; Python alone takes 16 million."""
-LEAST_LISTENER_OCTETS = 400_000_000
-"""What `popgate tcpserver` wants: mostly address space of libraries, not memory."""
+"""What a program of popgate's wants; Python alone takes 16 million. (Its listener takes a limit off
+itself and puts it on the programs, but Python has to be started for that.)"""
 
 
 def server_traps(survey: Survey) -> Iterator[Finding]:
@@ -60,6 +59,17 @@ def _user_traps(line: ServerLine, listener: Link, machine: Machine) -> Iterator[
         {name for letter in "ug" if (option := step.option(letter)) is not None for name in option.unset}
         | {name for gone in step.vanished for name in gone.unset}
     )
+    if step.is_popgate and given is not None and (not given.text or given.text.startswith("-")):
+        why, remedy = why_unset(line, unset) if unset else ("-u is empty", "give a user: -u qmaild -g qmail")
+        yield Finding(
+            "no-user",
+            "broken",
+            line.file,
+            given.line,
+            f"{why}: popgate tcpserver does not start without the user it is told to become",
+            remedy,
+        )
+        return
     becomes_root = given is not None and _is_root(given, step.is_popgate, machine)
     if becomes_root and given is not None:
         if unset:
@@ -137,10 +147,9 @@ def _concurrency_traps(line: ServerLine, listener: Link) -> Iterator[Finding]:
 
 def _speed_traps(line: ServerLine, listener: Link) -> Iterator[Finding]:
     step = listener.step
-    if step.is_popgate:
-        return
-    missing = [f"-{flag}" for flag in "HR" if flag not in step.flags]
-    if step.option("l") is None:
+    # popgate's asks no ident server unless told to, and for its own name once
+    missing = [f"-{flag}" for flag in ("H" if step.is_popgate else "HR") if flag not in step.flags]
+    if step.option("l") is None and not step.is_popgate:
         missing.append("-l0")
     if missing:
         waits = {
@@ -167,10 +176,9 @@ def _memory_traps(line: ServerLine, machine: Machine) -> Iterator[Finding]:
     assert memory is not None
     wanted, who = LEAST_OCTETS, "programs of 64 bits"
     for link in limited:
-        if link.step.is_popgate or link.step.name == "popgate":
-            wanted, who = LEAST_LISTENER_OCTETS, "popgate's listener"
-            break
-        if link.step.name.startswith("relay-ctrl-") and _is_python(link, line, machine):
+        if link.step.is_popgate:
+            wanted, who = LEAST_COMMAND_OCTETS, "popgate tcpserver, which runs on Python,"
+        elif link.step.name.startswith("relay-ctrl-") and _is_python(link, line, machine):
             wanted, who = LEAST_COMMAND_OCTETS, f"{link.step.name}, which runs on Python,"
     if memory.octets < wanted:
         yield Finding(
@@ -266,4 +274,6 @@ def _ipv6_traps(survey: Survey) -> Iterator[Finding]:
 def _hears_ipv6(line: ServerLine) -> bool:
     assert line.listener is not None
     words = line.listener.step.words
+    if line.listener.step.is_popgate and "6" in line.listener.step.flags:
+        return True
     return bool(words) and (":" in words[0].text or not words[0].is_known)

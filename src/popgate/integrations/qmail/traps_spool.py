@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from popgate.integrations.qmail.chain import Link
 from popgate.integrations.qmail.findings import Finding
-from popgate.integrations.qmail.lines import GRANT_PROGRAMS, ServerLine, server_lines
+from popgate.integrations.qmail.lines import GRANT_PROGRAMS, ServerLine, records_itself, server_lines
 from popgate.integrations.qmail.machine import Machine
 from popgate.integrations.qmail.programs import SMTP_SERVERS
 from popgate.integrations.qmail.shell import UNKNOWN
@@ -90,7 +90,7 @@ def _directory_traps(
             f"close the way to it: chmod 700 {posixpath.dirname(path)}, and let relay-ctrl-chdir open it",
         )
     private = _is_private(state.st_uid, mode, users)
-    records = [one for line in lines for one in line.links({"relay-ctrl-allow"})]
+    records = [one for line in lines if not records_itself(line) for one in line.links({"relay-ctrl-allow"})]
     if records and not private and not mode & 0o002 and not _all_known(records, state.st_uid, machine):
         yield Finding(
             "spool-not-writable",
@@ -165,6 +165,9 @@ def _file_traps(path: str, users: set[int], machine: Machine) -> Iterator[Findin
 def _opener_traps(line: ServerLine, users: set[int], machine: Machine) -> Iterator[Finding]:
     """relay-ctrl-chdir: before the listener, as root."""
     opener_at = line.position({"relay-ctrl-chdir"})
+    if opener_at is None and line.listener is not None and line.listener.step.is_popgate:
+        # it opens the directory before it becomes another user
+        return
     for at, link in enumerate(line.chain):
         name = link.step.name
         if name not in GRANT_PROGRAMS or (line.listener is None and opener_at is None):
