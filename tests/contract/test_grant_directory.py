@@ -396,6 +396,21 @@ def test_a_directory_that_was_removed_is_a_fault_and_not_a_refusal(allow: Path) 
     assert os.listdir(allow) == [NAME]
 
 
+@pytest.mark.parametrize("first", ["find", "change"])
+def test_a_directory_made_anew_by_another_process_needs_no_restart(allow: Path, first: str) -> None:
+    """Workers never sweep: they deferred every decision, and lost every login, until they were restarted."""
+    store = DirectoryStore(str(allow))
+    allow.rmdir()
+    with pytest.raises(StoreError):
+        store.find(address())
+    DirectoryStore(str(allow)).close()  # as the process that sweeps does
+    if first == "find":
+        assert list(store.find(address())) == []
+    store.change(address(), lambda _: [grant()])
+    assert os.listdir(allow) == [NAME]
+    assert len(store.find(address())) == 1
+
+
 def test_a_directory_that_was_replaced_is_found_by_the_sweep(allow: Path) -> None:
     store = DirectoryStore(str(allow))
     allow.rename(allow.with_name("old"))

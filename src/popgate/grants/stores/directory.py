@@ -76,11 +76,25 @@ class DirectoryStore:
 
     def find(self, address: ClientAddress) -> Sequence[Grant]:
         grants, state = self._look_up(address)
-        if state is None:
-            self._check_directory()
+        if state is None and self._is_removed():
+            # No file of a name means no grant only while the directory itself is there.
+            if not self._is_made_anew():
+                raise StoreError(f"the grant directory {self._path} was removed")
+            self._reopen_if_replaced()
+            grants, _ = self._look_up(address)
         return grants
 
     def change(self, address: ClientAddress, change: Change) -> Sequence[Grant]:
+        try:
+            return self._change(address, change)
+        except StoreError:
+            if not self._is_removed() or not self._is_made_anew():
+                raise
+        # One process sweeps and makes the directory anew; the others must not need a restart.
+        self._reopen_if_replaced()
+        return self._change(address, change)
+
+    def _change(self, address: ClientAddress, change: Change) -> Sequence[Grant]:
         with self._threads:
             self._lock()
             try:
@@ -409,13 +423,14 @@ class DirectoryStore:
             self._allowed_uids = self._own_uids | {os.fstat(self._directory).st_uid}
         return owner_for(self._directory)
 
-    def _check_directory(self) -> None:
-        """No file of a name means no grant only while the directory itself is there."""
+    def _is_removed(self) -> bool:
         try:
-            if os.fstat(self._directory).st_nlink == 0:
-                raise StoreError(f"the grant directory {self._path} was removed")
+            return os.fstat(self._directory).st_nlink == 0
         except OSError as error:
             raise _fault("read", self._path, error) from error
+
+    def _is_made_anew(self) -> bool:
+        return os.path.isdir(self._path)
 
     def _reopen_if_replaced(self) -> None:
         try:
