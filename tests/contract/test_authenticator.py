@@ -7,7 +7,7 @@ import hmac
 import inspect
 import resource
 import sys
-import time
+import threading
 from pathlib import Path
 
 import pytest
@@ -336,19 +336,25 @@ async def test_remembered_password_expires(site):
 
 
 async def test_equal_checks_at_one_time_share_the_work(site, monkeypatch):
-    runs = []
+    asked, runs = [], []
+    all_have_asked = threading.Event()
     original = Workers.run
 
     def counting(self, key, work):
         def counted():
             runs.append(key)
-            time.sleep(0.05)
+            assert all_have_asked.wait(30)
             return work()
 
+        asked.append(key)
         return original(self, key, counted)
 
     monkeypatch.setattr(Workers, "run", counting)
-    results = await asyncio.gather(*(login(site) for _ in range(20)))
+    logins = [asyncio.ensure_future(login(site)) for _ in range(20)]
+    while len(asked) < 20:
+        await asyncio.sleep(0)
+    all_have_asked.set()
+    results = await asyncio.gather(*logins)
     assert all(isinstance(result, Login) for result in results)
     assert len(runs) == 1
 
