@@ -122,7 +122,7 @@ def test_before_the_receiver_started_nothing_counts() -> None:
 
 
 def test_what_is_remembered_is_bounded_and_never_forgotten_early(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "NONCES_AT_MOST", 100)
+    monkeypatch.setattr(wire, "REMEMBERED_AT_MOST", 100)
     here = receiver()
     datagrams = [wire.signed_login(login(number), KEY) for number in range(101)]
     for data in datagrams[:100]:

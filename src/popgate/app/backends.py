@@ -39,6 +39,7 @@ from popgate.queue.admin import QueueAdmin
 from popgate.queue.database import FILE as QUEUE_FILE
 from popgate.queue.queue import QueueError
 from popgate.queue.store import SqliteQueue
+from popgate.servers.settings import ListenerSettings
 from popgate.values.address import ClientAddress
 from popgate.values.clock import Clock
 from popgate.values.event import EventSink
@@ -61,6 +62,7 @@ __all__ = [
     "grants",
     "history",
     "mailboxes",
+    "peer_key",
     "queue",
     "queue_admin",
     "recipients",
@@ -224,6 +226,17 @@ def smarthost_password(config: Config) -> str:
         return ""
     with open(config.path(config.delivery.password_file), encoding="utf-8") as file:
         return file.readline().rstrip("\r\n")
+
+
+def peer_key(settings: ListenerSettings) -> bytes | None:
+    """The key in a listener's key_file, without a line end; None where none is named. Raises OSError."""
+    if not settings.key_file:
+        return None
+    with open(settings.key_file, "rb") as file:
+        return file.read(_KEY_OCTETS).strip()
+
+
+_KEY_OCTETS = 4096  # as relay-ctrl-send reads them
 
 
 def _make_data_dir(config: Config) -> None:

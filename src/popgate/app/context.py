@@ -23,11 +23,13 @@ _GENERATIONS = 2
 
 @dataclass(slots=True)
 class BoundListener:
-    """A listener's settings with its listening socket and the name it is bound to."""
+    """A listener's settings with its listening socket and the name it is bound to. `key`: what is in
+    its key_file; a worker that is started again has that of its generation."""
 
     settings: ListenerSettings
     socket: socket.socket
     name: str
+    key: bytes | None = None
 
 
 @dataclass(slots=True)

@@ -26,6 +26,8 @@ from popgate.auth.throttle import BUFFER_BYTES
 from popgate.config import ConfigError, Loaded, find, load
 from popgate.config.settings import Config
 from popgate.integrations.ucspi import ProgramError
+from popgate.protocols.relay_ctrl_udp import MIN_KEY_OCTETS
+from popgate.servers.datagrams import open_datagrams
 from popgate.servers.sockets import ListenError, bound_name, open_listener
 from popgate.servers.tls import TlsUnavailable, server_context
 from popgate.values.event import Event
@@ -64,6 +66,7 @@ def serve(config_path: str | None, overrides: Sequence[str], ready_file: str | N
     lock = _lock_data_dir(config)
     _check_tls(config)
     _prepare(config)
+    _read_keys(listeners)
     context = make_context(config, listeners, BUFFER_BYTES, SharedMemory())
     server = _Server(context, config_path, overrides)
     try:
@@ -126,6 +129,7 @@ class _Server:
             _check_tls(config)
             listeners = _bind(config, old.listeners)
             _prepare(config)
+            _read_keys(listeners)
         except (ConfigError, ListenError, StartRefused, OSError) as fault:
             print(f"popgate: reload refused, the old configuration stays:\n{fault}", file=sys.stderr)
             raise ReloadRefused(str(fault)) from fault
@@ -178,12 +182,21 @@ def _bind(config: Config, existing: Sequence[BoundListener]) -> list[BoundListen
     free = list(existing)
     try:
         for settings in config.listener:
-            match = next((old for old in free if settings.bind in (old.settings.bind, old.name)), None)
+            is_datagrams = settings.service == "relay_ctrl_udp"
+            match = next(
+                (
+                    old
+                    for old in free
+                    if settings.bind in (old.settings.bind, old.name)
+                    and is_datagrams == (old.settings.service == "relay_ctrl_udp")
+                ),
+                None,
+            )
             if match is not None:
                 free.remove(match)
                 bound.append(BoundListener(settings, match.socket, match.name))
                 continue
-            listener = open_listener(settings.bind)
+            listener = (open_datagrams if is_datagrams else open_listener)(settings.bind)
             fresh.append(listener)
             bound.append(BoundListener(settings, listener, bound_name(listener)))
     except BaseException:
@@ -191,6 +204,19 @@ def _bind(config: Config, existing: Sequence[BoundListener]) -> list[BoundListen
             listener.close()
         raise
     return bound
+
+
+def _read_keys(listeners: Sequence[BoundListener]) -> None:
+    """As the user that the server runs as, who must be able to read them again at a reload."""
+    for bound in listeners:
+        try:
+            bound.key = backends.peer_key(bound.settings)
+        except OSError as fault:
+            raise StartRefused(
+                f"{bound.settings.key_file}: {fault.strerror}; it is read as the user that popgate runs as"
+            ) from fault
+        if bound.key is not None and len(bound.key) < MIN_KEY_OCTETS:
+            raise StartRefused(f"{bound.settings.key_file}: a key has {MIN_KEY_OCTETS} octets or more")
 
 
 def _refuse_fixed_changes(old: Config, new: Config) -> None:

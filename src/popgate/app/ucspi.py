@@ -52,7 +52,7 @@ def open_ucspi(
                 config.limits.connections_per_subnet,
             ),
         ),
-        grants=ProgramGrants(grants, lambda identity: _terms(account, identity)),
+        grants=ProgramGrants(grants, lambda identity: account_terms(account, identity)),
         log=_EventLog(clock, emit),
         resolver=DnsNames(),
         token=token,
@@ -182,7 +182,7 @@ class _EventLog:
         self._emit(Event(name, self._clock.now(), fields))
 
 
-def _terms(account: Callable[[str], Account], identity: Identity) -> Terms:
+def account_terms(account: Callable[[str], Account], identity: Identity) -> Terms:
     """Those of the account of that name, where there is one here."""
     try:
         return account(str(identity)).terms

@@ -10,6 +10,7 @@ from popgate.app import backends
 from popgate.app.context import BoundListener, ServerContext
 from popgate.app.logs import LogWriter
 from popgate.app.loop import run_loop
+from popgate.app.peers import open_peers
 from popgate.app.runtime import fan_out, make_runtime
 from popgate.app.services import SessionMaker, open_services
 from popgate.app.supervisor import ChildPipes
@@ -18,10 +19,14 @@ from popgate.integrations.ucspi import UcspiListener
 from popgate.servers.connection import Connection
 from popgate.servers.limits import ConnectionLimits, ConnectionTable
 from popgate.servers.listener import Deadlines, Listener
+from popgate.servers.peer_logins import PeerListener
 from popgate.servers.settings import LimitSettings
 from popgate.servers.tls import CertificateWatch
 from popgate.values.address import Network
 from popgate.values.event import Event, EventSink
+
+_AnyListener = Listener | UcspiListener | PeerListener
+_AnyServer = asyncio.Server | UcspiListener | PeerListener
 
 _CERTIFICATE_SECONDS = 10.0
 _LAST_WORDS_SECONDS = 0.2
@@ -43,9 +48,11 @@ async def _serve(context: ServerContext, number: int, pipes: ChildPipes) -> int:
     services = open_services(context, runtime, lambda: _wake(context.wake_write))
     table = context.connection_table(number)
     sessions = SessionMaker(config, runtime, services, context.user_table(number))
-    listeners: list[Listener | UcspiListener] = []
-    servers: list[asyncio.Server | UcspiListener] = []
+    listeners: list[_AnyListener] = []
+    servers: list[_AnyServer] = []
     for index, bound in enumerate(context.listeners):
+        if bound.settings.service == "relay_ctrl_udp":
+            continue  # all of them are one, below
         if bound.settings.service == "ucspi":
             ucspi = open_ucspi(
                 bound,
@@ -66,6 +73,18 @@ async def _serve(context: ServerContext, number: int, pipes: ChildPipes) -> int:
         servers.append(
             await loop.create_server(_connection_factory(listener), sock=bound.socket.dup(), backlog=4096)
         )
+    peers = open_peers(
+        context.listeners,
+        config,
+        grants=services.grants,
+        account=services.accounts.get,
+        clock=context.clock,
+        emit=emit,
+        token=runtime.token,
+    )
+    if peers is not None:
+        listeners.append(peers)
+        servers.append(peers)
     os.write(pipes.ready, b"r")
     os.close(pipes.ready)
     ticker = asyncio.ensure_future(_tick(listeners, history.flush))
@@ -129,7 +148,7 @@ def _deadlines(limits: LimitSettings, service: str) -> Deadlines:
     )
 
 
-async def _tick(listeners: list[Listener | UcspiListener], flush_history: Callable[[], None]) -> None:
+async def _tick(listeners: list[_AnyListener], flush_history: Callable[[], None]) -> None:
     until_certificates = _CERTIFICATE_SECONDS
     while True:
         await asyncio.sleep(1.0)
@@ -144,9 +163,7 @@ async def _tick(listeners: list[Listener | UcspiListener], flush_history: Callab
                     listener.event("tls.certificate.renewed")
 
 
-async def _drain(
-    servers: list[asyncio.Server | UcspiListener], listeners: list[Listener | UcspiListener], seconds: float
-) -> None:
+async def _drain(servers: list[_AnyServer], listeners: list[_AnyListener], seconds: float) -> None:
     """Stop accepting, tell every session, wait for them, then close what is left."""
     for server in servers:
         server.close()

@@ -5,22 +5,19 @@ what lies on the disk is for `popgate.config.files`, because most commands must 
 the server's files cannot be read.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from popgate.config.lines import KeyPath
 from popgate.config.names import domain_fault
+from popgate.config.networks import PRIVATE, SHORTEST_PREFIX, Findings, network_findings
+from popgate.config.peers import peer_findings, says_nothing
 from popgate.config.schema import Finding
 from popgate.config.settings import Config, relay_by
 from popgate.queue.routes import RouteError, parse_route
 from popgate.servers.bind import Bind, BindError, parse_bind
-from popgate.servers.settings import UCSPI_ONLY, ListenerSettings
+from popgate.servers.settings import PEERS_ONLY, UCSPI_ONLY, ListenerSettings
 from popgate.values.address import AddressError, ClientAddress, Network
 from popgate.values.identity import Identity, IdentityError
-
-Findings = Iterator[tuple[bool, Finding]]
-
-# A network shorter than this is no network of ours: it is most of the Internet.
-_SHORTEST_PREFIX = 7
 
 
 def value_findings(config: Config) -> Findings:
@@ -79,6 +76,7 @@ def nul_findings(config: Config) -> Findings:
         (("delivery", "ca_file"), config.delivery.ca_file),
     ]
     paths += [(("auth", "backends", index), text) for index, text in enumerate(config.auth.backends)]
+    paths += [(("listener", index, "key_file"), each.key_file) for index, each in enumerate(config.listener)]
     for path, text in paths:
         if "\0" in text:
             yield True, Finding(path, "holds a NUL, which no path can")
@@ -87,7 +85,7 @@ def nul_findings(config: Config) -> Findings:
 
 
 def _listeners(config: Config) -> Findings:
-    binds: list[tuple[int, Bind]] = []
+    binds: list[tuple[int, Bind, bool]] = []
     for index, listener in enumerate(config.listener):
         path: KeyPath = ("listener", index)
         try:
@@ -96,8 +94,10 @@ def _listeners(config: Config) -> Findings:
             yield True, Finding((*path, "bind"), "is no place to listen", str(error))
             bind = None
         if bind is not None:
-            for other_index, other in binds:
-                if _collide(bind, other):
+            takes_datagrams = listener.service == "relay_ctrl_udp"
+            for other_index, other, is_same_kind in binds:
+                # a TCP port and a UDP port of one number are two ports
+                if (bind.kind == "fd" or is_same_kind == takes_datagrams) and _collide(bind, other):
                     yield (
                         True,
                         Finding(
@@ -106,7 +106,7 @@ def _listeners(config: Config) -> Findings:
                             "give each listener its own address and port",
                         ),
                     )
-            binds.append((index, bind))
+            binds.append((index, bind, takes_datagrams))
         yield from _one_listener(config, listener, path, bind)
 
 
@@ -154,10 +154,16 @@ def _one_listener(config: Config, listener: ListenerSettings, path: KeyPath, bin
             ),
         )
     yield from _relaying(listener, path, can_log_in=can_log_in)
-    yield from (
-        _program(config, listener, path, bind) if listener.service == "ucspi" else _no_program(listener, path)
-    )
-    if listener.max_connections_per_address > listener.max_connections:
+    if listener.service == "ucspi":
+        yield from _program(config, listener, path, bind)
+    else:
+        yield from says_nothing(listener, path, UCSPI_ONLY)
+    if listener.service == "relay_ctrl_udp":
+        yield from peer_findings(config, listener, path, bind)
+    else:
+        yield from says_nothing(listener, path, PEERS_ONLY)
+    has_connections = listener.service != "relay_ctrl_udp"
+    if has_connections and listener.max_connections_per_address > listener.max_connections:
         yield (
             False,
             Finding(
@@ -165,7 +171,7 @@ def _one_listener(config: Config, listener: ListenerSettings, path: KeyPath, bin
                 f"is more than max_connections = {listener.max_connections}: one client can take all",
             ),
         )
-    yield from _networks(
+    yield from network_findings(
         (*path, "proxy_from"),
         listener.proxy_from,
         "then anybody could claim any client address, and with it any grant; list the load balancers",
@@ -179,7 +185,7 @@ def _proxies(config: Config, listener: ListenerSettings, path: KeyPath) -> Findi
     never = [network for _, network in _parsed(config.grants.never)]
     trusted = [network for _, network in _parsed(config.grants.trusted)]
     for index, proxy in _parsed(listener.proxy_from):
-        if proxy.prefix_bits < _SHORTEST_PREFIX:
+        if proxy.prefix_bits < SHORTEST_PREFIX:
             continue
         here = (*path, "proxy_from", index)
         if any(_overlap(network, proxy) for network in trusted):
@@ -208,12 +214,15 @@ def _covers(one: Network, other: Network) -> bool:
 
 def _relaying(listener: ListenerSettings, path: KeyPath, *, can_log_in: bool) -> Findings:
     path = (*path, "relay_by")
-    if listener.relay_by is None or (listener.service in ("pop3", "ucspi") and not listener.relay_by):
+    if listener.relay_by is None or (
+        listener.service in ("pop3", "ucspi", "relay_ctrl_udp") and not listener.relay_by
+    ):
         return
     if listener.service == "ucspi":
         yield True, Finding(path, "here the program decides", 'remove it; grant = "check" tells the program')
-    elif listener.service == "pop3":
-        yield True, Finding(path, "POP3 relays nothing", "remove it, or put it on an smtp listener")
+    elif listener.service in ("pop3", "relay_ctrl_udp"):
+        what = "POP3 relays" if listener.service == "pop3" else "datagrams relay"
+        yield True, Finding(path, f"{what} nothing", "remove it, or put it on an smtp listener")
     elif "auth" in listener.relay_by and not can_log_in:
         yield (
             False,
@@ -274,13 +283,6 @@ def _program(config: Config, listener: ListenerSettings, path: KeyPath, bind: Bi
         )
 
 
-def _no_program(listener: ListenerSettings, path: KeyPath) -> Findings:
-    defaults = ListenerSettings(listener.service, listener.bind)
-    for name in UCSPI_ONLY:
-        if getattr(listener, name) != getattr(defaults, name):
-            yield False, Finding((*path, name), f'says nothing for service = "{listener.service}"')
-
-
 def _is_open(bind: Bind) -> bool:
     """Can strangers on the Internet reach it, as far as the address tells?"""
     if bind.kind != "inet":
@@ -288,30 +290,7 @@ def _is_open(bind: Bind) -> bool:
     if bind.is_wildcard:
         return True
     address = ClientAddress.parse(bind.host)
-    return not any(address in network for network in _PRIVATE)
-
-
-_PRIVATE = tuple(
-    Network.parse(text)
-    for text in (
-        "127.0.0.0/8", "::1", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16",
-        "100.64.0.0/10", "fc00::/7", "fe80::/10",
-    )
-)  # fmt: skip
-
-
-def _networks(path: KeyPath, texts: list[str], too_wide: str) -> Findings:
-    for index, text in enumerate(texts):
-        here = (*path, index)
-        try:
-            network = Network.parse(text)
-        except AddressError as error:
-            yield True, Finding(here, "is not a network", f"{error}; such as 192.0.2.0/24 or 192.0.2.7")
-            continue
-        if too_wide and network.prefix_bits < _SHORTEST_PREFIX:
-            yield True, Finding(here, "is most of the Internet", too_wide)
-        elif ClientAddress.parse(text.partition("/")[0]).text != network.text.partition("/")[0]:
-            yield False, Finding(here, f"is read as {network}")
+    return not any(address in network for network in PRIVATE)
 
 
 def _parsed(texts: list[str]) -> list[tuple[int, Network]]:
@@ -360,15 +339,15 @@ def _grants(config: Config) -> Findings:
                 f"ends every grant before window_seconds = {grants.window_seconds} does",
             ),
         )
-    yield from _networks(
+    yield from network_findings(
         ("grants", "trusted"), grants.trusted, "then popgate would be an open relay; list your own networks"
     )
-    yield from _networks(("grants", "never"), grants.never, "")
+    yield from network_findings(("grants", "never"), grants.never, "")
     for index, never in _parsed(grants.never):
         if never.prefix_bits == 0:
             yield False, Finding(("grants", "never", index), "no address can get a grant")
         for trusted_index, trusted in _parsed(grants.trusted):
-            if trusted.prefix_bits >= _SHORTEST_PREFIX and _overlap(never, trusted):
+            if trusted.prefix_bits >= SHORTEST_PREFIX and _overlap(never, trusted):
                 yield (
                     False,
                     Finding(
@@ -488,7 +467,11 @@ def _way_out(config: Config, path: KeyPath, text: str, password: str) -> Finding
         except BindError:
             continue
         is_here = bind.kind == "inet" and bind.port == route.port != 0
-        if is_here and listener.service != "pop3" and route.host in _names_of(bind, config.hostname):
+        if (
+            is_here
+            and listener.service in ("smtp", "submission", "ucspi")
+            and route.host in _names_of(bind, config.hostname)
+        ):
             yield (
                 False,
                 Finding(path, "leads back to this server: mail would go round until it bounces"),

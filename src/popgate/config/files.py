@@ -12,6 +12,7 @@ from popgate.config.certificates import certificate_findings
 from popgate.config.lines import KeyPath
 from popgate.config.schema import Finding
 from popgate.config.settings import Config
+from popgate.protocols.relay_ctrl_udp import MIN_KEY_OCTETS
 
 Findings = Iterator[tuple[bool, Finding]]
 
@@ -36,6 +37,8 @@ def file_findings(config: Config, now: float) -> Findings:
     for index, listener in enumerate(config.listener):
         if listener.service == "ucspi":
             yield from _chain(("listener", index), listener.command, listener.rules_file)
+        elif listener.service == "relay_ctrl_udp" and listener.key_file:
+            yield from _peer_key(("listener", index, "key_file"), listener.key_file)
     if config.delivery.password_file:
         yield from _secret(("delivery", "password_file"), config.delivery.password_file)
     if config.delivery.ca_file:
@@ -107,6 +110,27 @@ def _secret(path: KeyPath, name: str) -> Findings:
         yield True, Finding(path, "everybody on this machine can read the secrets there", f"chmod 600 {name}")
     elif not os.access(name, os.R_OK):
         yield True, Finding(path, "cannot be read by this user")
+
+
+def _peer_key(path: KeyPath, name: str) -> Findings:
+    findings = list(_secret(path, name))
+    yield from findings
+    if findings:
+        return
+    if os.stat(name).st_mode & 0o020:
+        yield True, Finding(path, "its group can replace the key", f"chmod 640 {name}")
+        return
+    with open(name, "rb") as file:
+        octets = len(file.read(4096).strip())
+    if octets < MIN_KEY_OCTETS:
+        yield (
+            True,
+            Finding(
+                path,
+                f"holds {octets} octets; a key has {MIN_KEY_OCTETS} or more",
+                f"head -c 32 /dev/urandom | base64 > {name}",
+            ),
+        )
 
 
 def _program(path: KeyPath, command: str) -> Findings:

@@ -223,6 +223,8 @@ def _make_absolute(config: Config, directory: str) -> None:
     for listener in config.listener:
         if listener.rules_file:
             listener.rules_file = config.path(listener.rules_file)
+        if listener.key_file:
+            listener.key_file = config.path(listener.key_file)
     config.auth.backends = [
         f"{kind}:{argument}" if kind == "passwd_file" and not text.endswith(":") else text
         for text, (kind, argument) in zip(config.auth.backends, config.auth_backends(), strict=True)

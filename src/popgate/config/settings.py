@@ -119,6 +119,10 @@ class Config:
     def history_directory(self) -> str:
         return self.path("history")
 
+    @property
+    def peer_logins_file(self) -> str:
+        return self.path("peer-logins")
+
     def auth_backends(self) -> Iterator[tuple[str, str]]:
         """[auth] backends as (kind, argument), with the path of a passwd_file absolute."""
         for text in self.auth.backends:
@@ -132,7 +136,7 @@ def relay_by(listener: ListenerSettings) -> frozenset[str]:
     RFC 6409 4.3: submission asks for authentication, so a grant counts there only
     where the listener says so.
     """
-    if listener.service in ("pop3", "ucspi"):
+    if listener.service in ("pop3", "ucspi", "relay_ctrl_udp"):
         return frozenset()
     if listener.relay_by is not None:
         return frozenset(listener.relay_by)

@@ -11,10 +11,11 @@ class ListenerSettings:
     """One [[listener]]."""
 
     service: Annotated[
-        Literal["smtp", "submission", "pop3", "ucspi"],
+        Literal["smtp", "submission", "pop3", "ucspi", "relay_ctrl_udp"],
         Doc(
-            "What is spoken here: smtp (inbound and relaying by grant), submission (by AUTH), pop3, or ucspi:"
-            " a program of yours answers, as under tcpserver."
+            "What is spoken here: smtp (inbound and relaying by grant), submission (by AUTH), pop3, ucspi:"
+            " a program of yours answers, as under tcpserver; or relay_ctrl_udp: other machines tell of"
+            " their logins, by relay-ctrl-send."
         ),
     ]
     bind: Annotated[
@@ -113,6 +114,29 @@ class ListenerSettings:
         Doc("ucspi: files a program may have open, as softlimit -o; 0: 1024, or what the system gives."),
         Bounds(0, 1000000, "files"),
     ] = 0
+    key_file: Annotated[
+        str,
+        Doc(
+            "relay_ctrl_udp: the file with the key by which the callers sign, 16 octets or more, not"
+            " readable by others; the same that RELAY_CTRL_KEY names there. Read at start and reload.",
+            example='"/etc/popgate/peer-key"',
+        ),
+    ] = ""
+    callers: Annotated[
+        list[str],
+        Doc(
+            "relay_ctrl_udp: the machines whose logins count, besides this one.",
+            example='["192.0.2.110", "2001:db8::110"]',
+        ),
+    ] = field(default_factory=list)
+    insecure: Annotated[
+        bool,
+        Doc(
+            "relay_ctrl_udp: take the datagrams of relay-ctrl's own programs too, which name nobody and"
+            " which anybody can forge who can send in a caller's name. Without a key they are taken"
+            " between loopback addresses."
+        ),
+    ] = False
 
 
 UCSPI_ONLY = (
@@ -127,6 +151,9 @@ UCSPI_ONLY = (
     "open_files",
 )
 """Settings of a listener that say something for service = "ucspi" alone."""
+
+PEERS_ONLY = ("key_file", "callers", "insecure")
+"""The same for service = "relay_ctrl_udp"."""
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ def open_listener(bind: str) -> socket.socket:
     place = parse_bind(bind)
     try:
         if place.kind == "fd":
-            return _inherited(place.name)
+            return inherited(place.name)
         if place.kind == "unix":
             return _open_unix(place.name)
         family = socket.AF_INET6 if place.is_ipv6 else socket.AF_INET
@@ -66,7 +66,7 @@ def _open_unix(path: str) -> socket.socket:
     return listener
 
 
-def _inherited(name: str) -> socket.socket:
+def inherited(name: str) -> socket.socket:
     """A socket that systemd passed (sd_listen_fds(3): LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES)."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         raise ListenError(f"fd:{name}: no sockets were passed to this process; is there a .socket unit?")
