@@ -617,3 +617,76 @@ def test_the_whole_server_ages(host: QmailHost) -> None:
     assert [it.trap for it in host.examine()] == ["nobody-ages"]
     host.script("service/popgate/run", "#!/bin/sh\nexec popgate serve --config /etc/popgate.toml 2>&1\n")
     assert host.examine() == []
+
+
+# -- logins told from host to host
+
+TELLING = POP3.replace("relay-ctrl-allow", "relay-ctrl-send")
+HEARING = """\
+#!/bin/sh
+exec envdir /etc/relay-ctrl relay-ctrl-udp 2>&1
+"""
+UDP_RUN = "/service/relay-ctrl-udp/run"
+
+
+def with_peers(host: QmailHost, key: str = "x" * 44, mode: int = 0o640) -> None:
+    host.write("etc/popgate/peer-key", key + "\n")
+    (host.root / "etc/popgate/peer-key").chmod(mode)
+    host.write("etc/relay-ctrl/RELAY_CTRL_KEY", "/etc/popgate/peer-key\n")
+    host.write("etc/relay-ctrl/RELAY_CTRL_REMOTES", "192.0.2.25,192.0.2.26:811\n")
+    host.write("etc/relay-ctrl/RELAY_CTRL_CALLERS", "192.0.2.110\n")
+    host.pop3(TELLING)
+    host.script("service/relay-ctrl-udp/run", HEARING)
+
+
+def test_hosts_that_tell_each_other_are_well(host: QmailHost) -> None:
+    with_peers(host)
+    assert host.examine() == []
+    # a host that only reads mail, beside an SMTP server for what comes in
+    host.smtp(SMTP.replace("relay-ctrl-check ", ""))
+    assert [it.trap for it in host.examine() if it.trap == "grants-not-asked"] == []
+
+
+def test_unsigned_logins(host: QmailHost) -> None:
+    with_peers(host)
+    host.script("service/relay-ctrl-udp/run", HEARING.replace("-udp", "-udp --insecure"))
+    assert "in a caller's name" in one(host.examine(), "unsigned-logins", UDP_RUN, 2, "danger").what
+    host.remove("service/relay-ctrl-udp")
+    host.remove("etc/relay-ctrl/RELAY_CTRL_KEY")
+    host.pop3(TELLING.replace("relay-ctrl-send", "relay-ctrl-send --insecure"))
+    one(host.examine(), "unsigned-logins", POP3_RUN, 5, "advice")
+
+
+@pytest.mark.parametrize(
+    ("key", "mode", "told"),
+    [
+        ("short", 0o640, "less than 16 octets"),
+        ("x" * 44, 0o644, "everybody can read or change"),
+        ("x" * 44, 0o600, "only root can read"),
+        (None, 0, "is no file"),
+    ],
+)
+def test_a_key_that_cannot_be_used(host: QmailHost, key: str | None, mode: int, told: str) -> None:
+    with_peers(host, key or "", mode)
+    if key is None:
+        host.remove("etc/popgate/peer-key")
+    findings = host.examine()
+    assert {(it.trap, it.file) for it in findings} == {("peer-key", "/etc/relay-ctrl/RELAY_CTRL_KEY")}
+    assert told in findings[0].what
+
+
+def test_nobody_is_told_or_heard(host: QmailHost) -> None:
+    with_peers(host)
+    host.remove("etc/relay-ctrl/RELAY_CTRL_REMOTES")
+    assert "RELAY_CTRL_REMOTES" in one(host.examine(), "nobody-is-told", POP3_RUN, 5).what
+    with_peers(host)
+    host.remove("etc/relay-ctrl/RELAY_CTRL_CALLERS")
+    one(host.examine(), "no-callers", UDP_RUN, 2)
+    with_peers(host)
+    host.remove("etc/relay-ctrl/RELAY_CTRL_KEY")
+    assert "RELAY_CTRL_KEY" in one(host.examine(), "nobody-is-told", POP3_RUN, 5).what
+    host.write("etc/relay-ctrl/RELAY_CTRL_REMOTES", "127.0.0.1 [::1]:811\n")
+    assert host.examine() == []
+    with_peers(host)
+    host.script("service/relay-ctrl-udp/run", HEARING.replace("envdir /etc/relay-ctrl ", ""))
+    one(host.examine(), "no-grant-directory", UDP_RUN, 2)

@@ -318,6 +318,26 @@ def test_a_new_key_counts_after_a_reload(tmp_path: Path, key: Path, programs: In
         assert send(programs, server, RELAY_CTRL_KEY=str(other)).stderr == b""
 
 
+def test_a_reload_brings_and_takes_the_listener(tmp_path: Path, key: Path, programs: Installed) -> None:
+    """With a TCP listener of the same number, which is another port and stays as it is."""
+    server = site(tmp_path, f'key_file = "{key}"')
+    with server:
+        port = server.port("smtp")
+        text = server.config.read_text()
+        table = text[text.index("[[listener]]") : text.index("[[listener]]", text.index("[[listener]]") + 2)]
+        without = text.replace(table, "").replace("127.0.0.1:0", f"127.0.0.1:{port}")
+        server.config.write_text(without)
+        server.send_signal(signal.SIGHUP)
+        server.wait_for("server.reload ")
+        assert b"Timed out" in send(programs, server, RELAY_CTRL_KEY=str(key)).stderr
+        server.config.write_text(without + table.replace("127.0.0.1:0", f"127.0.0.1:{port}"))
+        server.send_signal(signal.SIGHUP)
+        server.wait_for("server.reload ", count=2)
+        server.ports[0] = port
+        done = send(programs, server, RELAY_CTRL_KEY=str(key), RELAY_CTRL_TRIES="3")
+        assert done.stderr == b"" and may_relay(server)
+
+
 def test_what_has_come_in_is_answered_before_the_end(tmp_path: Path, key: Path) -> None:
     with site(tmp_path, f'key_file = "{key}"', ANY) as server, talking(server) as here:
         (pid,) = _workers(server)

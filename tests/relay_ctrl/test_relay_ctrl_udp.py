@@ -150,6 +150,18 @@ def test_over_ipv6_for_an_ipv6_client(programs: Installed, tmp_path: Path, key: 
         machine.stop()
 
 
+def test_the_answer_comes_from_the_address_that_was_asked(
+    programs: Installed, tmp_path: Path, key: str
+) -> None:
+    """Bound to all addresses, the system would answer from the one that it prefers."""
+    machine = Machine(programs, tmp_path, "0.0.0.0", RELAY_CTRL_KEY=key)
+    try:
+        done = send(programs, f"127.0.0.77:{machine.port}", RELAY_CTRL_KEY=key)
+        assert done.stderr == b"" and machine.identity() == "bob"
+    finally:
+        machine.stop()
+
+
 @pytest.mark.parametrize(
     ("toward", "back"),
     [([0, 1], []), ([], [0, 1]), ([3], []), ([], [3])],

@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ("allow", "check", "age", "chdir", "send", "udp")
-_PACKAGES = ("commands", "grants", "values", "protocols")
+_PACKAGES = ("commands", "grants", "values", "protocols", "servers")
 
 
 def interpreter_for_everybody() -> str | None:

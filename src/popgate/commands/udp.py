@@ -16,6 +16,7 @@ from popgate.commands import peers
 from popgate.commands.chain import NOT_NOW, EnvdirError, Program, positive_number, reason
 from popgate.commands.place import Place, find_place
 from popgate.protocols.relay_ctrl_udp import MAX_OCTETS, PacketError, PeerLogin, Receiver
+from popgate.servers import datagrams
 from popgate.values.address import AddressError, ClientAddress, Network
 from popgate.values.identity import IdentityError
 
@@ -126,6 +127,7 @@ def _bound(program: Program, *, everywhere: bool) -> list[socket.socket]:
             if address.is_ipv6:
                 bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             bound.bind((address.text, port))
+            datagrams.tell_destination(bound)
             bound.setblocking(False)
             sockets.append(bound)
         except (AddressError, ValueError) as error:
@@ -145,11 +147,11 @@ def _serve(sockets: list[socket.socket], answering: _Answering) -> None:
         for number, _ in poll.poll():
             each = by_number[number]
             try:
-                data, source = each.recvfrom(MAX_OCTETS + 1)
-                answer = answering.answer(data, ClientAddress.parse(source[0]))
+                datagram = datagrams.receive(each, MAX_OCTETS + 1)
+                if datagram.caller is None:
+                    continue  # link-local: an address with a zone is nobody's
+                answer = answering.answer(datagram.data, datagram.caller)
                 if answer is not None:
-                    each.sendto(answer, source)
-            except AddressError:
-                pass  # a link-local caller: an address with a zone is nobody's
+                    datagrams.answer(each, datagram, answer)
             except OSError:
                 pass  # nobody there any more, or a full buffer; the sender tries again

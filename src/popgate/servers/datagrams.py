@@ -39,10 +39,7 @@ def open_datagrams(bind: str) -> socket.socket:
                 if place.is_ipv6:
                     bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 bound.bind((place.host, place.port))
-            if bound.family == socket.AF_INET6:
-                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-            else:
-                bound.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+            tell_destination(bound)
             # what waits while a process starts, and a burst of logins
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_OCTETS)
             bound.setblocking(False)
@@ -59,6 +56,14 @@ def open_datagrams(bind: str) -> socket.socket:
         raise ListenError(
             f"cannot receive datagrams at {bind}: {fault.strerror}; `ss -lunp` shows who holds it"
         ) from fault
+
+
+def tell_destination(bound: socket.socket) -> None:
+    """Have `receive` learn at which of our addresses each datagram came. Raises OSError."""
+    if bound.family == socket.AF_INET6:
+        bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    else:
+        bound.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
 
 
 class Datagram:

@@ -9,12 +9,13 @@ from popgate.integrations.qmail.findings import Finding, in_order
 from popgate.integrations.qmail.machine import Machine
 from popgate.integrations.qmail.survey import CRON_FILES, Survey, take
 from popgate.integrations.qmail.traps_grants import grant_traps
+from popgate.integrations.qmail.traps_peers import peer_traps
 from popgate.integrations.qmail.traps_rules import rules_traps
 from popgate.integrations.qmail.traps_server import server_traps
 from popgate.integrations.qmail.traps_spool import spool_traps
 from popgate.integrations.qmail.traps_text import text_traps
 
-_TRAPS = (text_traps, server_traps, rules_traps, grant_traps, spool_traps)
+_TRAPS = (text_traps, server_traps, rules_traps, grant_traps, peer_traps, spool_traps)
 
 
 def examine(

@@ -54,7 +54,7 @@ PROGRAMS: dict[str, Syntax] = {
     "relay-ctrl-send": _RELAY_CTRL,
     "popgate-allow": Syntax(),
     "relay-ctrl-age": Syntax(is_last=True),
-    "relay-ctrl-udp": Syntax(is_last=True),
+    "relay-ctrl-udp": Syntax(long_valued=("--envdir",), is_last=True),
     "qmail-popup": Syntax(words=1),
     "imaplogin": Syntax(),
     "pop3login": Syntax(),

@@ -163,7 +163,7 @@ def _directory_variable_traps(line: ServerLine) -> Iterator[Finding]:
     has_opener = line.position({"relay-ctrl-chdir"}) is not None
     for link in line.chain:
         name = link.step.name
-        if name not in GRANT_PROGRAMS | {"relay-ctrl-chdir", "relay-ctrl-age"}:
+        if name not in GRANT_PROGRAMS | {"relay-ctrl-chdir", "relay-ctrl-age", "relay-ctrl-udp"}:
             continue
         if link.step.option("--envdir") is not None:
             continue
@@ -172,6 +172,7 @@ def _directory_variable_traps(line: ServerLine) -> Iterator[Finding]:
             what = {
                 "relay-ctrl-chdir": "it exits with 111, and no server starts",
                 "relay-ctrl-age": "it exits, and nothing is removed",
+                "relay-ctrl-udp": "it exits with 111, and no login of another host is recorded",
             }.get(
                 name,
                 "no login is recorded and nobody may relay"
@@ -205,6 +206,11 @@ def _pairing_traps(lines: list[ServerLine]) -> Iterator[Finding]:
         line.position({"relay-ctrl-check"}) is not None or _is_told(line, "--check") for line in lines
     )
     records = any(line.position(RECORDERS) is not None or _is_told(line, "--allow") for line in lines)
+    # what relay-ctrl-send tells is asked for on another host
+    records_here = any(
+        line.position(RECORDERS - {"relay-ctrl-send"}) is not None or _is_told(line, "--allow")
+        for line in lines
+    )
     if any(link.step.name == "popgate" for line in lines for link in line.chain):
         # the whole server has listeners that these scripts do not show
         return
@@ -218,7 +224,7 @@ def _pairing_traps(lines: list[ServerLine]) -> Iterator[Finding]:
                 "logins are not recorded here or in any other service, so nobody may relay",
                 "put relay-ctrl-allow behind the password checker",
             )
-        if line.is_smtp and records and not checks and line.listener is not None:
+        if line.is_smtp and records_here and not checks and line.listener is not None:
             yield Finding(
                 "grants-not-asked",
                 "broken",
