@@ -381,12 +381,18 @@ def test_user_and_domain_that_disagree_give_nothing(tmp_path: Path, key: Path) -
 def test_as_root_the_key_is_read_and_the_port_is_bound_for_the_user(
     open_path: Path, programs: Installed
 ) -> None:
-    key = write_key(open_path / "key")
+    (open_path / "keys").mkdir(mode=0o755)
+    key = write_key(open_path / "keys/key")
     server = site(open_path, f'key_file = "{key}"')
     server.config.write_text('user = "nobody"\n' + server.config.read_text())
     process = _serve_to_the_end(server)
-    assert process.returncode == 2 and b"as the user that popgate runs as" in process.stderr
+    assert process.returncode == 2 and b"nobody cannot read it" in process.stderr
+    assert b"listener.0.key_file" in process.stderr and f"chown nobody {key}".encode() in process.stderr
     os.chown(key, 65534, -1)
+    key.parent.chmod(0o700)  # only who becomes the user finds that
+    process = _serve_to_the_end(server)
+    assert process.returncode == 2 and b"as the user that popgate runs as" in process.stderr
+    key.parent.chmod(0o755)
     os.chown(server.directory, 65534, -1)
     with server:
         (pid,) = _workers(server)

@@ -38,7 +38,7 @@ def file_findings(config: Config, now: float) -> Findings:
         if listener.service == "ucspi":
             yield from _chain(("listener", index), listener.command, listener.rules_file)
         elif listener.service == "relay_ctrl_udp" and listener.key_file:
-            yield from _peer_key(("listener", index, "key_file"), listener.key_file)
+            yield from _peer_key(("listener", index, "key_file"), listener.key_file, config.user)
     if config.delivery.password_file:
         yield from _secret(("delivery", "password_file"), config.delivery.password_file)
     if config.delivery.ca_file:
@@ -112,14 +112,20 @@ def _secret(path: KeyPath, name: str) -> Findings:
         yield True, Finding(path, "cannot be read by this user")
 
 
-def _peer_key(path: KeyPath, name: str) -> Findings:
+def _peer_key(path: KeyPath, name: str, user: str) -> Findings:
     findings = list(_secret(path, name))
     yield from findings
     if findings:
         return
-    if os.stat(name).st_mode & 0o020:
+    state = os.stat(name)
+    if state.st_mode & 0o020:
         yield True, Finding(path, "its group can replace the key", f"chmod 640 {name}")
         return
+    if not _can_read(state, user):
+        yield (
+            True,
+            Finding(path, f"{user} cannot read it, whom the server becomes", f"chown {user} {name}"),
+        )
     with open(name, "rb") as file:
         octets = len(file.read(4096).strip())
     if octets < MIN_KEY_OCTETS:
@@ -131,6 +137,19 @@ def _peer_key(path: KeyPath, name: str) -> Findings:
                 f"head -c 32 /dev/urandom | base64 > {name}",
             ),
         )
+
+
+def _can_read(state: os.stat_result, user: str) -> bool:
+    """As far as the file's own mode tells, and where root would become that user; others tell of the rest."""
+    try:
+        account = pwd.getpwnam(user) if user and os.geteuid() == 0 else None
+    except KeyError:
+        account = None
+    if account is None:
+        return True
+    if state.st_uid == account.pw_uid:
+        return bool(state.st_mode & 0o400)
+    return bool(state.st_mode & 0o040) and state.st_gid in os.getgrouplist(user, account.pw_gid)
 
 
 def _program(path: KeyPath, command: str) -> Findings:
