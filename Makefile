@@ -55,6 +55,7 @@ run: $(VENV)/.run
 
 peers:
 	@tools/install-peers tests/peers/packages.txt
+	@tools/unpack-peers tests/peers/unpacked.txt $(VENV)/peers
 
 test: $(VENV)/.test peers
 	@$(PY) -m pytest -n auto --dist worksteal $(ARGS)

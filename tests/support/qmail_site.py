@@ -213,7 +213,7 @@ class QmailSite:
     ) -> int:
         """A whole POP3 session from that address; how many messages there were. Raises
         poplib.error_proto where the login is refused."""
-        with contextlib.closing(_pop3(self._near(source), self.ports["pop3d"], source)) as session:
+        with contextlib.closing(pop3_from(self._near(source), self.ports["pop3d"], source)) as session:
             if apop:
                 session.apop(user, password)
             else:
@@ -295,7 +295,7 @@ class _Pop3From(poplib.POP3):
         return socket.create_connection((self.host, self.port), timeout, source_address=(self.source, 0))
 
 
-def _pop3(host: str, port: int, source: str) -> poplib.POP3:
+def pop3_from(host: str, port: int, source: str) -> poplib.POP3:
     cls = type("Pop3FromThere", (_Pop3From,), {"source": source})
     session = cls(host, port, timeout=20)
     assert isinstance(session, poplib.POP3)

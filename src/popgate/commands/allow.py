@@ -9,7 +9,12 @@ import os
 
 from popgate.commands import login as recording
 from popgate.commands.chain import NOT_NOW, EnvdirError, Program, positive_number
-from popgate.commands.client import client_address, is_unauthenticated_courier, refuse_password_protocol
+from popgate.commands.client import (
+    client_address,
+    is_unauthenticated_courier,
+    refuse_password_protocol,
+    stands_before_courier,
+)
 from popgate.commands.place import close_inherited, find_place
 from popgate.values.identity import IdentityError
 
@@ -23,7 +28,7 @@ def main(arguments: list[str]) -> None:
         program.warn(str(error))
         is_usable = False
     refuse_password_protocol(program)
-    if not is_unauthenticated_courier():
+    if not (is_unauthenticated_courier() or stands_before_courier(program)):
         if is_usable:
             _allow(program)
         close_inherited(program)

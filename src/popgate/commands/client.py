@@ -11,6 +11,8 @@ from popgate.values.address import AddressError, ClientAddress
 _PASSWORD = 3
 """The descriptor on which a password checker reads names and passwords."""
 
+_COURIER_LOGINS = ("courierpop3login", "pop3login", "imaplogin", "couriertls")
+
 _FIONREAD = 0x541B
 _POLLS, _POLL_SECONDS = 20, 0.005
 
@@ -29,6 +31,18 @@ def is_unauthenticated_courier() -> bool:
     """Courier runs its chain once before the password too, and says so by AUTHENTICATED."""
     environment = os.environ
     return "AUTHUSER" in environment and "AUTHARGV0" in environment and not environment.get("AUTHENTICATED")
+
+
+def stands_before_courier(program: Program) -> bool:
+    """Is the next program Courier's own login? Warns: today's Courier has no other sign for it.
+
+    Whoever connects would be granted, with no password at all.
+    """
+    name = program.arguments[0].rpartition("/")[2] if program.arguments else ""
+    if name not in _COURIER_LOGINS or os.environ.get("AUTHENTICATED"):
+        return False
+    program.warn(f"stands before {name}, where nobody has logged in yet: no grant. Put it behind the login.")
+    return True
 
 
 def refuse_password_protocol(program: Program) -> None:

@@ -9,7 +9,12 @@ as it reads that its login worked.
 import os
 
 from popgate.commands.chain import NOT_NOW, EnvdirError, Program, reason
-from popgate.commands.client import client_address, is_unauthenticated_courier, refuse_password_protocol
+from popgate.commands.client import (
+    client_address,
+    is_unauthenticated_courier,
+    refuse_password_protocol,
+    stands_before_courier,
+)
 from popgate.commands.place import close_inherited
 
 TYPE_CHECKING = False
@@ -30,7 +35,7 @@ def main(arguments: list[str]) -> None:
     if not program.arguments:
         program.fail("usage: relay-ctrl-send program [args ...]", NOT_NOW)
     refuse_password_protocol(program)
-    if not is_unauthenticated_courier():
+    if not (is_unauthenticated_courier() or stands_before_courier(program)):
         if is_usable:
             _send(program, is_insecure="--insecure" in flags)
         close_inherited(program)
