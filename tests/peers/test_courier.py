@@ -9,16 +9,17 @@ import os
 import poplib
 import smtplib
 import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from support.courier import CAROL, PASSWORD, USER, Courier, documented
+from support.courier import CAROL, PASSWORD, USER, Courier
 from support.popgate import Popgate
 from support.qmail_site import pop3_from
+
+pytestmark = [pytest.mark.peer("courier-pop", "courier-imap", "openssl")]
 
 Login = Callable[[Courier, str, str, str], int]
 RECORD = b"USER=" + USER.encode() + b"\0"
@@ -134,14 +135,3 @@ def test_before_the_password_nothing_is_granted(courier: Courier, place: str, nu
     assert _pop3(port, client, USER, PASSWORD) == 1
     assert courier.recorded(client) == RECORD
     assert ("stands before courierpop3login" in courier.log) or place == "old_port"
-
-
-def test_imapd_by_hand_records_nothing(tmp_path: Path) -> None:
-    program = tmp_path / "imapd"
-    program.write_text(documented()[0])
-    program.chmod(0o755)
-    real = tmp_path / "imapd.real"
-    real.write_text('#!/bin/sh\necho "real $*"\n')
-    real.chmod(0o755)
-    done = subprocess.run([program, "Maildir"], env={}, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "real Maildir\n", "")

@@ -56,15 +56,6 @@ read -r _ || :
 """
 
 
-def _unpacked() -> Path:
-    """Where the packages lie; skips where they were not to be had."""
-    root = _ROOT / ".venv/peers/root"
-    for program in (*_PROGRAMS, "usr/sbin/couriertcpd", "usr/sbin/makeuserdb"):
-        if not (root / program).is_file():
-            pytest.skip("peer missing: courier-pop (not unpacked: make peers)")
-    return root
-
-
 def _require_namespaces() -> None:
     peers.require_root("courier-pop")
     tried = subprocess.run(
@@ -93,7 +84,9 @@ class Courier:
     """
 
     def __enter__(self) -> "Courier":
-        self._courier = _unpacked()
+        for package in ("courier-pop", "courier-imap", "openssl"):
+            peers.require(package)
+        self._courier = peers.UNPACKED
         _require_namespaces()
         self.site = Path(tempfile.mkdtemp(prefix="popgate-courier-"))
         self.site.chmod(0o755)
@@ -152,6 +145,8 @@ class Courier:
         for name, line, port in (("pop3d", pop3, self.pop3_port), ("imapd", imap, self.imap_port)):
             with (etc / "courier" / name).open("a") as file:
                 file.write(f"\nADDRESS=127.0.0.1\nPORT={port}\nMAXPERIP=40\n{line}\n")
+        with (etc / "courier/imapd").open("a") as file:
+            file.write("IMAP_USELOCKS=0\n")  # a lock takes a second without Gamin
         for name in ("pop3d-ssl", "imapd-ssl"):  # a file of the user courier, who is not here
             with (etc / "courier" / name).open("a") as file:
                 file.write("\nTLS_CACHEFILE=\n")

@@ -17,6 +17,9 @@ import pytest
 
 _DIRECTORIES = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"
 
+# Packages that exclude others of them, and are unpacked by tools/unpack-peers.
+UNPACKED = Path(__file__).parents[2] / ".venv/peers/root"
+
 # Packages whose program is not named like the package.
 _FILES = {
     "dovecot-core": "/usr/sbin/dovecot",
@@ -26,6 +29,8 @@ _FILES = {
     "ucspi-tcp": "tcpserver",
     "daemontools": "setuidgid",
     "redis-server": "redis-server",
+    "courier-pop": f"{UNPACKED}/usr/lib/courier/courier/courierpop3d",
+    "courier-imap": f"{UNPACKED}/usr/bin/imapd",
 }
 _PERL_MODULES = {
     "perl": "Net::POP3",
@@ -73,8 +78,14 @@ def summary(skip_reasons: Iterable[str], ran: int) -> list[str]:
         return []
     lines = [f"peers: {ran} tests ran against real programs, {missing.total()} skipped"]
     lines += [f"  {count:4} for want of {package}" for package, count in sorted(missing.items())]
-    # what is only unpacked says itself how
-    packages = sorted({package.split()[0] for package in missing if not package.startswith("courier-")})
-    if packages:
-        lines.append(f"  to run them: as root, apt-get install --no-install-recommends {' '.join(packages)}")
+    packages = sorted({package.split()[0] for package in missing})
+    installed = [package for package in packages if not _is_unpacked(package)]
+    if installed:
+        lines.append(f"  to run them: as root, apt-get install --no-install-recommends {' '.join(installed)}")
+    if installed != packages:
+        lines.append("  to run those with Courier: make peers, and root's rights to mount")
     return lines
+
+
+def _is_unpacked(package: str) -> bool:
+    return _FILES.get(package, "").startswith(f"{UNPACKED}/")
