@@ -255,6 +255,36 @@ def test_an_unexported_host_within_sh(host: QmailHost) -> None:
     assert host.examine() == []
 
 
+@pytest.mark.parametrize("content", [None, "", "\n"], ids=["missing", "empty", "an empty line"])
+def test_a_host_from_a_file_that_says_nothing(host: QmailHost, content: str | None) -> None:
+    """The variable is there for whoever uses it: an export would change nothing."""
+    if content is None:
+        host.remove("var/qmail/control/me")
+    else:
+        host.write("var/qmail/control/me", content)
+    script = POP3.replace("mail.example.org", "$HOST")
+    host.pop3(script.replace("#!/bin/sh\n", "#!/bin/sh\nHOST=`head -1 /var/qmail/control/me`\n"))
+    (found,) = [it for it in host.examine() if it.trap == "recorder-is-checker"]
+    assert (found.file, found.line, found.level) == (POP3_RUN, 5, "danger")
+    assert "export" not in found.what + found.remedy
+    assert "/var/qmail/control/me is missing or empty" in found.remedy
+    assert "write what $HOST is to be into /var/qmail/control/me" in found.remedy
+
+
+def test_ids_of_a_user_that_is_missing(host: QmailHost) -> None:
+    host.smtp(SMTP.replace("id -u qmaild", "id -u nobodyhere"))
+    (found,) = [it for it in host.examine() if it.trap == "server-stays-root"]
+    assert "-u is empty" in found.what
+    assert "export" not in found.remedy
+
+
+def test_an_empty_host_that_is_written_so(host: QmailHost) -> None:
+    script = POP3.replace("mail.example.org", "$HOST")
+    host.pop3(script.replace("#!/bin/sh\n", "#!/bin/sh\nHOST=\n"))
+    (found,) = [it for it in host.examine() if it.trap == "recorder-is-checker"]
+    assert "$HOST is set to nothing" in found.remedy and "export" not in found.remedy
+
+
 def test_an_unset_host_without_a_recorder_is_as_bad(host: QmailHost) -> None:
     host.pop3(POP3.replace("mail.example.org", "$HOST").replace(" relay-ctrl-allow", ""))
     assert ("host-unset", "danger") in [(it.trap, it.level) for it in host.examine()]

@@ -53,6 +53,8 @@ class Reading:
     flaws: tuple[Flaw, ...]
     unexported: frozenset[str]
     """Variables that the outermost shell has and does not pass on."""
+    empty: dict[str, str]
+    """Variables that the outermost shell sets to nothing, and the command whose output that is, "" for none."""
 
 
 def follow(machine: Machine, file: str, source: str, where: str, inherited: dict[str, Setting]) -> Reading:
@@ -60,7 +62,12 @@ def follow(machine: Machine, file: str, source: str, where: str, inherited: dict
     follower = _Follower(machine, file, where)
     outer = Shell(machine, inherited, may_know_more=False)
     chains = tuple(follower.script(shell.read(source), outer, _Start(), 0))
-    return Reading(chains, tuple(follower.flaws), frozenset(set(outer.variables) - outer.exported))
+    empty = {
+        name: follower.commands.get(name, "")
+        for name, setting in outer.variables.items()
+        if not setting.text and name not in inherited
+    }
+    return Reading(chains, tuple(follower.flaws), frozenset(set(outer.variables) - outer.exported), empty)
 
 
 class _Start:
@@ -80,6 +87,8 @@ class _Follower:
         self._file = file
         self._where = where
         self.flaws: list[Flaw] = []
+        self.commands: dict[str, str] = {}
+        """The command whose output a variable was last set to."""
 
     def script(self, script: Script, outer: Shell, start: _Start, depth: int) -> Iterator[Chain]:
         self.flaws += script.flaws
@@ -97,6 +106,10 @@ class _Follower:
         if not arguments:
             for name, setting in settings.items():
                 outer.assign(name, setting)
+            for one in command.assignments:
+                outputs = [part.command for part in one.word.parts if isinstance(part, shell.Output)]
+                if depth == 0:
+                    self.commands[one.name] = outputs[0].strip() if outputs else ""
             return
         first = arguments[0].text
         if first in ("export", "readonly", "typeset", "declare", "local"):

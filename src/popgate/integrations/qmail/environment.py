@@ -16,6 +16,12 @@ _OUTPUT_ID = re.compile(r"\s*(?:\S*/)?id\s+-(u|g)\s+([A-Za-z0-9._-]+)\s*")
 _OUTPUT_FILE = re.compile(r"\s*(?:\S*/)?(?:cat|head(?:\s+-n?\s*1)?)\s+<?\s*(/[^\s|;&`$\"']+)\s*")
 
 
+def output_file(command: str) -> str | None:
+    """The file that `cat FILE` or `head -1 FILE` prints; None where the command is another one."""
+    match = _OUTPUT_FILE.fullmatch(command)
+    return None if match is None else match[1]
+
+
 @value
 class Setting:
     """A variable's text and where it was set: a file, and a line where the file has lines."""

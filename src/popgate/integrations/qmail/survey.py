@@ -34,6 +34,7 @@ class Program:
     chains: tuple[Chain, ...]
     flaws: tuple[Flaw, ...]
     unexported: frozenset[str]
+    empty: dict[str, str]
     search: tuple[str, ...]
     first_octets: bytes
     is_executable: bool
@@ -96,10 +97,17 @@ def _script(machine: Machine, path: str) -> Program:
     is_executable = state is not None and bool(state.st_mode & 0o111)
     if b"\0" in octets or (octets.startswith(b"#!") and not _is_shell(octets)):
         # a binary, or execline, Perl, Python: nothing that can be read here
-        return Program(path, (), (), frozenset(), SEARCH, octets[:128], is_executable)
+        return Program(path, (), (), frozenset(), {}, SEARCH, octets[:128], is_executable)
     reading = follow(machine, path, octets.decode("utf-8", "replace"), posixpath.dirname(path), {})
     return Program(
-        path, reading.chains, reading.flaws, reading.unexported, SEARCH, octets[:128], is_executable
+        path,
+        reading.chains,
+        reading.flaws,
+        reading.unexported,
+        reading.empty,
+        SEARCH,
+        octets[:128],
+        is_executable,
     )
 
 
@@ -160,4 +168,6 @@ def _cron_line(
     reading = follow(machine, file, "\n" * (number - 1) + command, "/", settings)
     path = settings.get("PATH")
     search = tuple(path.text.split(":")) if path is not None else CRON_SEARCH
-    return Program(file, reading.chains, reading.flaws, reading.unexported, search, b"", True)
+    return Program(
+        file, reading.chains, reading.flaws, reading.unexported, reading.empty, search, b"", True
+    )

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from popgate.integrations.qmail.chain import Link
-from popgate.integrations.qmail.environment import Argument
+from popgate.integrations.qmail.environment import Argument, output_file
 from popgate.integrations.qmail.findings import Finding
 from popgate.integrations.qmail.lines import ServerLine, cron_lines, server_lines
 from popgate.integrations.qmail.machine import Machine
@@ -40,6 +40,8 @@ def names_of(names: list[str]) -> str:
 def why_unset(line: ServerLine, names: list[str]) -> tuple[str, str]:
     """Why variables are empty where they are used, and the remedy."""
     one = len(names) == 1
+    if line.program.empty.keys() >= set(names):
+        return _why_empty(line, names)
     if line.program.unexported.issuperset(names):
         return (
             f"{names_of(names)} {'is' if one else 'are'} set, but not exported, so the sh -c in which"
@@ -50,6 +52,23 @@ def why_unset(line: ServerLine, names: list[str]) -> tuple[str, str]:
         f"{names_of(names)} {'is' if one else 'are'} not set",
         f"set {names_of(names)} at the beginning of the script",
     )
+
+
+def _why_empty(line: ServerLine, names: list[str]) -> tuple[str, str]:
+    """Variables that the script sets, to nothing: exporting them would not help."""
+    whys, remedies = [], []
+    for name in names:
+        command = line.program.empty[name]
+        if not command:
+            whys.append(f"${name} is set to nothing")
+            remedies.append(f"give ${name} a value where the script sets it")
+        elif file := output_file(command):
+            whys.append(f"${name} is empty: `{command}` prints nothing, as {file} is missing or empty")
+            remedies.append(f"write what ${name} is to be into {file}")
+        else:
+            whys.append(f"${name} is empty: `{command}` prints nothing on this machine")
+            remedies.append(f"run `{command}` by hand and mend what it lacks")
+    return "; ".join(whys), "; ".join(remedies)
 
 
 def _user_traps(line: ServerLine, listener: Link, machine: Machine) -> Iterator[Finding]:
