@@ -54,7 +54,7 @@ class Reading:
     unexported: frozenset[str]
     """Variables that the outermost shell has and does not pass on."""
     empty: dict[str, str]
-    """Variables that the outermost shell sets to nothing, and the command whose output that is, "" for none."""
+    """Variables that the outermost shell sets to nothing, and the command that printed it, "" for none."""
 
 
 def follow(machine: Machine, file: str, source: str, where: str, inherited: dict[str, Setting]) -> Reading:

@@ -168,6 +168,4 @@ def _cron_line(
     reading = follow(machine, file, "\n" * (number - 1) + command, "/", settings)
     path = settings.get("PATH")
     search = tuple(path.text.split(":")) if path is not None else CRON_SEARCH
-    return Program(
-        file, reading.chains, reading.flaws, reading.unexported, reading.empty, search, b"", True
-    )
+    return Program(file, reading.chains, reading.flaws, reading.unexported, reading.empty, search, b"", True)
