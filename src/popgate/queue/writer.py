@@ -1,9 +1,11 @@
 """The writing thread: everything that waits shares the next commit.
 
-One fsync costs the disk much more than one message costs us. So whoever has something to
-write leaves it here and waits; the thread takes all that has gathered, runs it as one
-transaction, and answers everybody with one call into each event loop. There is no wait
-to gather more: what comes while a commit runs is the next batch.
+One fsync costs the disk much more than one message costs us, and a transaction costs the
+processor more than the rows in it. So whoever has something to write leaves it here and waits;
+at the end of a turn of the event loop all that was left is handed to the thread, which takes
+all that has gathered, runs it as one transaction, and answers everybody with one call into
+each event loop. There is no other wait to gather more: what comes while a commit runs is the
+next batch.
 """
 
 import asyncio
@@ -21,7 +23,8 @@ _Ticket = tuple[Work, asyncio.Future[Any]]
 _Answer = tuple[asyncio.Future[Any], Any, BaseException | None]
 
 MOST_AT_ONCE = 512
-"""Works in one transaction, so that a burst does not make its first waiter wait for all."""
+"""With so many works a transaction takes no further ones, so that a burst does not make its first
+waiter wait for all."""
 
 
 class GroupWriter:
@@ -29,7 +32,8 @@ class GroupWriter:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._inbox: queue.SimpleQueue[_Ticket | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[list[_Ticket] | None] = queue.SimpleQueue()
+        self._left: dict[asyncio.AbstractEventLoop, list[_Ticket]] = {}  # in the present turn of each
         self._is_closed = False
         self.commits = 0
         self.works = 0
@@ -41,17 +45,30 @@ class GroupWriter:
 
         It raises QueueError when the database failed; what the work itself raises passes through.
         """
-        future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[_T] = loop.create_future()
         if self._is_closed:
             future.set_exception(QueueError("the queue is closed"))
+            return future
+        left = self._left.get(loop)
+        if left is None:
+            self._left[loop] = [(work, future)]
+            loop.call_soon(self._hand_over, loop)
         else:
-            self._inbox.put((work, future))
+            left.append((work, future))
         return future
+
+    def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
+        left = self._left.pop(loop, None)
+        if left is not None:
+            self._inbox.put(left)
 
     def close(self) -> None:
         """Write what waits, end the thread, close the database. Blocks; safe to call twice."""
         if not self._is_closed:
             self._is_closed = True
+            for loop in tuple(self._left):
+                self._hand_over(loop)
             self._inbox.put(None)
         self._thread.join()
 
@@ -59,16 +76,16 @@ class GroupWriter:
         is_open = True
         while is_open:
             batch: list[_Ticket] = []
-            ticket = self._inbox.get()
+            tickets = self._inbox.get()
             while True:
-                if ticket is None:
+                if tickets is None:
                     is_open = False
                     break
-                batch.append(ticket)
+                batch += tickets
                 if len(batch) >= MOST_AT_ONCE:
                     break
                 try:
-                    ticket = self._inbox.get_nowait()
+                    tickets = self._inbox.get_nowait()
                 except queue.Empty:
                     break
             if batch:

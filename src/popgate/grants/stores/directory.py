@@ -67,6 +67,7 @@ class DirectoryStore:
         self._lock_owner = 0
         self._threads = threading.Lock()
         self._spares = Spares()
+        self._replaced: tuple[str, os.stat_result] | None = None  # by the change under way
         try:
             make_directory(path)
             self._directory = _open_directory(path)
@@ -226,6 +227,7 @@ class DirectoryStore:
             raise StoreError(f"the grant file {name} is being replaced all the time")
         stored = tuple([_grant(address, record) for record in records[:count]])
         written = self._stat(name)
+        self._retire(written)
         if written is not None and not _is_relay_ctrls(stored):
             self._remember(name, written, stored)
         return stored
@@ -246,9 +248,7 @@ class DirectoryStore:
             except BaseException:
                 spool.discard(directory, temporary)
                 raise
-            if is_placed:
-                self._retire(temporary, name)
-            else:
+            if not is_placed:
                 spool.discard(directory, temporary)
             return is_placed
         raise FileExistsError(errno.EEXIST, "no free temporary name")
@@ -275,12 +275,12 @@ class DirectoryStore:
                 stamp += 0.000001
         raise FileExistsError(errno.EEXIST, "no free temporary name")
 
-    def _retire(self, temporary: str, name: str) -> None:
-        """Keep what the file `name` was exchanged for, where it is a file as we make them."""
-        replaced = self._stat(temporary)
-        if replaced is None:
+    def _retire(self, placed: os.stat_result | None) -> None:
+        """Keep what `placed` was exchanged for, where it is a file as we make them."""
+        if self._replaced is None:
             return
-        placed = self._stat(name)
+        temporary, replaced = self._replaced
+        self._replaced = None
         if (
             placed is None
             or not spool.is_like(replaced, placed)
@@ -297,7 +297,10 @@ class DirectoryStore:
                     return True
                 self._rename2(directory, temporary, name, EXCHANGE)
                 replaced = self._stat(temporary)
-                if replaced is None or replaced.st_ino == before.st_ino:
+                if replaced is None:
+                    return True
+                if replaced.st_ino == before.st_ino:
+                    self._replaced = temporary, replaced
                     return True
                 self._rename2(directory, temporary, name, EXCHANGE)
                 return False
