@@ -1,6 +1,8 @@
 """The accepting side of the queue: what commit promises, and at what price."""
 
 import asyncio
+import errno
+import fcntl
 import os
 import sqlite3
 import zlib
@@ -11,6 +13,7 @@ import pytest
 
 from popgate.files.real import RealDisk
 from popgate.queue import queue_id
+from popgate.queue.database import Database
 from popgate.queue.incoming import OUTSTANDING, SPILL_OCTETS
 from popgate.queue.queue import Envelope, Incoming, QueueError, Recipient
 from popgate.queue.store import SqliteQueue
@@ -161,6 +164,41 @@ async def test_messages_that_gather_share_a_commit(tmp_path: Path) -> None:
     queue.close()
     assert len(stored(tmp_path)) == 200
     assert commits < 50
+
+
+async def test_messages_that_come_while_another_process_commits_share_the_next_commit(tmp_path: Path) -> None:
+    queue = open_queue(tmp_path)
+    other = Database(str(tmp_path))
+    before = queue.writer.commits
+    with other.turn():
+        accepting = [asyncio.ensure_future(accept(queue, b"first"))]
+        await asyncio.sleep(0.05)  # the writing thread has it in hand, and waits for its turn
+        accepting += [asyncio.ensure_future(accept(queue, b"x" * 100)) for _ in range(20)]
+        await asyncio.sleep(0.05)
+        assert not any(one.done() for one in accepting)
+    await asyncio.gather(*accepting)
+    commits = queue.writer.commits - before
+    queue.close()
+    other.close()
+    assert len(stored(tmp_path)) == 21
+    assert commits == 1
+
+
+async def test_a_lock_that_cannot_be_taken_refuses_the_message_and_not_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = open_queue(tmp_path)
+
+    def no_lock(fd: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", no_lock)
+        with pytest.raises(QueueError):
+            await accept(queue, b"refused")
+    name = await accept(queue, b"taken")
+    queue.close()
+    assert list(stored(tmp_path)) == [name]
 
 
 async def test_a_failing_work_does_not_take_its_neighbours_with_it(tmp_path: Path) -> None:

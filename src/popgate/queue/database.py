@@ -16,7 +16,8 @@ import errno
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from popgate.queue.queue import QueueError
@@ -140,7 +141,23 @@ class Database:
 
         Raises what a work raised, or QueueError for the database; nothing is kept then.
         """
+        with self.turn():
+            return self.transact_in_turn(works)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Our turn among the processes that write: `transact_in_turn` may be called, also again.
+
+        Waiting for it takes as long as another's commit, so gather what to write after it.
+        """
         fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
+
+    def transact_in_turn(self, works: Sequence[Work]) -> list[object]:
+        """`transact` for whoever has the turn already."""
         try:
             connection = self.connection
             connection.execute("BEGIN IMMEDIATE")
@@ -156,8 +173,6 @@ class Database:
         except sqlite3.Error as error:
             self._give_up()
             raise as_queue_error(error) from error
-        finally:
-            fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
         return results
 
     def perform(self, work: Callable[[sqlite3.Connection], _T]) -> _T:

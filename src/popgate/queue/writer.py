@@ -2,10 +2,10 @@
 
 One fsync costs the disk much more than one message costs us, and a transaction costs the
 processor more than the rows in it. So whoever has something to write leaves it here and waits;
-at the end of a turn of the event loop all that was left is handed to the thread, which takes
-all that has gathered, runs it as one transaction, and answers everybody with one call into
-each event loop. There is no other wait to gather more: what comes while a commit runs is the
-next batch.
+at the end of a turn of the event loop all that was left is handed to the thread, which waits
+for its turn among the processes, takes all that has gathered by then, runs it as one
+transaction, and answers everybody with one call into each event loop. There is no other wait
+to gather more: what comes while a commit runs is the next batch.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from popgate.queue.database import Database, Work
+from popgate.queue.database import Database, Work, as_queue_error
 from popgate.queue.queue import QueueError
 
 _T = TypeVar("_T")
@@ -75,41 +75,47 @@ class GroupWriter:
     def _run(self) -> None:
         is_open = True
         while is_open:
-            batch: list[_Ticket] = []
-            tickets = self._inbox.get()
-            while True:
-                if tickets is None:
-                    is_open = False
-                    break
-                batch += tickets
-                if len(batch) >= MOST_AT_ONCE:
-                    break
-                try:
-                    tickets = self._inbox.get_nowait()
-                except queue.Empty:
-                    break
-            if batch:
-                self._commit(batch)
+            batch = self._inbox.get()
+            if batch is None:
+                break
+            try:
+                with self._database.turn():
+                    # What came while another process committed still goes with this transaction.
+                    is_open = self._gather(batch)
+                    answers = self._commit(batch)
+            except OSError as error:  # the lock
+                answers = [(future, None, as_queue_error(error)) for _, future in batch]
+            _tell(answers)
         self._database.close()
 
-    def _commit(self, batch: list[_Ticket]) -> None:
-        answers: list[_Answer] = []
+    def _gather(self, batch: list[_Ticket]) -> bool:
+        """Put what waits into `batch`, up to a bound; False when nothing will follow."""
+        while len(batch) < MOST_AT_ONCE:
+            try:
+                tickets = self._inbox.get_nowait()
+            except queue.Empty:
+                break
+            if tickets is None:
+                return False
+            batch += tickets
+        return True
+
+    def _commit(self, batch: list[_Ticket]) -> list[_Answer]:
+        answers: list[_Answer]
         try:
-            results = self._database.transact([work for work, _ in batch])
+            results = self._database.transact_in_turn([work for work, _ in batch])
         except QueueError as error:
             answers = [(future, None, QueueError(str(error), is_full=error.is_full)) for _, future in batch]
         except Exception as error:
             if len(batch) > 1:
                 # One work is at fault, none is kept: each again by itself, so that the others pass.
-                for ticket in batch:
-                    self._commit([ticket])
-                return
+                return [answer for ticket in batch for answer in self._commit([ticket])]
             answers = [(batch[0][1], None, error)]
         else:
             answers = [(future, result, None) for (_, future), result in zip(batch, results, strict=True)]
         self.commits += 1
         self.works += len(batch)
-        _tell(answers)
+        return answers
 
 
 def _tell(answers: list[_Answer]) -> None:

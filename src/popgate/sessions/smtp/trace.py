@@ -1,5 +1,6 @@
 """The Received: field that we add, and what is counted in the header of a message as it streams."""
 
+from functools import lru_cache
 from time import gmtime
 
 from popgate.grants.grant import Grant
@@ -12,6 +13,11 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 def date_time(seconds: float) -> str:
     """RFC 5322 3.3 date-time in UTC."""
+    return _date_time(int(seconds // 1))
+
+
+@lru_cache(maxsize=256)  # that of now for every message of a second, those of logins again and again
+def _date_time(seconds: int) -> str:
     when = gmtime(seconds)
     return "%s, %d %s %d %02d:%02d:%02d +0000" % (
         _DAYS[when.tm_wday],
