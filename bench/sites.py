@@ -132,7 +132,7 @@ class PopgateSite(Popgate):
 
 class DovecotSite(Dovecot):
     def __init__(self, *, is_fast: bool, count: int = load.USERS, has_many: bool = False) -> None:
-        _require("dovecot-core", "dovecot-pop3d", "dovecot-imapd")
+        self.require()
         self._names = [*users(count), *([MANY] if has_many else [])]
         super().__init__(dict.fromkeys(self._names, PASSWORD), is_fast=is_fast)
 
@@ -142,6 +142,11 @@ class DovecotSite(Dovecot):
             _fill(self.maildir(name), MANY_MESSAGES if name == MANY else 3)
             self.give(self.maildir(name))
         return self
+
+    @staticmethod
+    def require() -> None:
+        """Raises PeerMissing."""
+        _require("dovecot-core", "dovecot-pop3d", "dovecot-imapd")
 
     def forget_indexes(self, name: str) -> None:
         for path in self.maildir(name).glob("dovecot*"):
@@ -153,13 +158,14 @@ class PostfixSite(Postfix):
     example.org goes to Maildirs by Postfix's own virtual(8)."""
 
     def __init__(self, *, does_hold: bool) -> None:
-        _require("postfix")
+        self.require()
         root = "$queue_directory/../mail"
         options = {
             "smtpd_recipient_restrictions": "permit_mynetworks, reject",
             "virtual_mailbox_domains": "example.org",
             "virtual_mailbox_base": root,
-            "virtual_mailbox_maps": "static:all/",
+            "virtual_mailbox_maps": "texthash:$config_directory/mailboxes",
+            "virtual_mailbox_limit": "0",
             "virtual_minimum_uid": "1",
             "virtual_uid_maps": "static:65534",
             "virtual_gid_maps": "static:65534",
@@ -173,9 +179,10 @@ class PostfixSite(Postfix):
 
     def __enter__(self) -> Self:
         super().__enter__()
-        for directory in (self.root / "mail", self.root / "mail/all"):
-            directory.mkdir()
-            shutil.chown(directory, 65534, 65534)
+        (self.root / "mail").mkdir()
+        shutil.chown(self.root / "mail", 65534, 65534)
+        mailboxes = "".join(f"{name}@example.org {name}/\n" for name in users(load.USERS))
+        (self.root / "etc/mailboxes").write_text(mailboxes)
         with (self.root / "etc/master.cf").open("a") as master:
             master.write("virtual unix - n n - - virtual\n")
         subprocess.run(
@@ -183,9 +190,13 @@ class PostfixSite(Postfix):
         )
         return self
 
+    @staticmethod
+    def require() -> None:
+        """Raises PeerMissing."""
+        _require("postfix")
+
     def delivered(self) -> int:
-        new = self.root / "mail/all/new"
-        return len(os.listdir(new)) if new.exists() else 0
+        return sum(len(os.listdir(new)) for new in (self.root / "mail").glob("*/new"))
 
 
 class CannedSite:
