@@ -31,6 +31,7 @@ from popgate.grants.stores.directory import DirectoryStore
 from popgate.mailbox.backends.maildir_listings import SETTLED_SECONDS
 from popgate.values.address import ClientAddress
 from popgate.values.identity import Identity
+from support import ports
 
 OURS = "popgate"
 
@@ -224,17 +225,37 @@ _MESSAGE = ("--size", 4096, "--rcpt", "somebody@elsewhere.example.net")
 
 
 def smtp_message(bench: Bench) -> Contenders:
-    site = bench.stack.enter_context(PopgateSite(does_deliver=False))
-    site.log_in()
-    ours = _smtp(site.port("smtp"), site.pid, bench.scale.of(8_000), *_MESSAGE)
-    contenders: Contenders = {OURS: lambda: load.sessions(ours())}
-
-    def postfix() -> Callable[[], Trial]:
-        peer = bench.stack.enter_context(PostfixSite(does_hold=True))
-        run = _smtp(peer.port, peer.pid, bench.scale.of(3_000), *_MESSAGE)
+    def ours(site: PopgateSite) -> Callable[[], Trial]:
+        bench.stack.enter_context(site)
+        site.log_in()
+        run = _smtp(site.port("smtp"), site.pid, bench.scale.of(8_000), *_MESSAGE)
         return lambda: load.sessions(run())
 
-    bench.peer(contenders, "Postfix, hold queue", postfix)
+    def postfix(peer: PostfixSite) -> Callable[[], Trial]:
+        bench.stack.enter_context(peer)
+        run = _smtp(peer.port, peer.pid, bench.scale.of(4_000), *_MESSAGE)
+        return lambda: load.sessions(run())
+
+    contenders: Contenders = {OURS: ours(PopgateSite(does_deliver=False))}
+    bench.peer(contenders, "Postfix, hold queue", lambda: postfix(PostfixSite(does_hold=True)))
+    return contenders
+
+
+def smtp_smarthost_down(bench: Bench) -> Contenders:
+    def ours() -> Callable[[], Trial]:
+        site = bench.stack.enter_context(PopgateSite(smarthost=f"smtp://127.0.0.1:{ports.free_port()}"))
+        site.log_in()
+        run = _smtp(site.port("smtp"), site.pid, bench.scale.of(8_000), *_MESSAGE)
+        return lambda: load.sessions(run())
+
+    def postfix() -> Callable[[], Trial]:
+        smarthost = f"[127.0.0.1]:{ports.free_port()}"
+        peer = bench.stack.enter_context(PostfixSite(does_hold=False, smarthost=smarthost))
+        run = _smtp(peer.port, peer.pid, bench.scale.of(4_000), *_MESSAGE)
+        return lambda: load.sessions(run())
+
+    contenders: Contenders = {OURS: ours()}
+    bench.peer(contenders, "Postfix", postfix)
     return contenders
 
 
@@ -430,6 +451,16 @@ ROWS = (
         (
             Target("messages/s", "rate", "Postfix, hold queue", 1.5, 4, is_least=True),
             Target("CPU", "cpu_us", "Postfix, hold queue", 1 / 2, 1 / 6),
+        ),
+    ),
+    Row(
+        "smtp-smarthost-down",
+        "The same with delivery at work and a smart host that takes nothing",
+        "message",
+        smtp_smarthost_down,
+        (
+            Target("messages/s", "rate", "Postfix", 1.5, 4, is_least=True),
+            Target("CPU", "cpu_us", "Postfix", 1 / 2, 1 / 6),
         ),
     ),
     Row(

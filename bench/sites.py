@@ -62,11 +62,13 @@ class PopgateSite(Popgate):
         workers: int = 0,
         has_many: bool = False,
         does_deliver: bool = True,
+        smarthost: str = "",
     ) -> None:
         self._does_deliver = does_deliver
         self._root = Path(tempfile.mkdtemp(prefix="popgate-bench-"))
         self._names = [*users(count), *([MANY] if has_many else [])]
-        super().__init__(self._root, _LISTENERS, _SETTINGS, workers=workers)
+        settings = _SETTINGS + (f'\n[delivery]\nsmarthost = "{smarthost}"\n' if smarthost else "")
+        super().__init__(self._root, _LISTENERS, settings, workers=workers)
         self._lock: int | None = None
 
     def __enter__(self) -> Self:
@@ -155,9 +157,9 @@ class DovecotSite(Dovecot):
 
 class PostfixSite(Postfix):
     """Takes mail from 127.0.0.0/8. `does_hold`: it stays in the hold queue; otherwise mail for
-    example.org goes to Maildirs by Postfix's own virtual(8)."""
+    example.org goes to Maildirs by Postfix's own virtual(8), the rest to `smarthost`."""
 
-    def __init__(self, *, does_hold: bool) -> None:
+    def __init__(self, *, does_hold: bool, smarthost: str = "") -> None:
         self.require()
         root = "$queue_directory/../mail"
         options = {
@@ -173,6 +175,8 @@ class PostfixSite(Postfix):
             "virtual_alias_maps": "",
             "in_flow_delay": "0",  # smtpd would sleep because qmgr sees no message of an aborted envelope
         }
+        if smarthost:
+            options |= {"relayhost": smarthost, "default_transport": "smtp", "relay_transport": "smtp"}
         if does_hold:
             options["smtpd_end_of_data_restrictions"] = "check_client_access static:hold"
         super().__init__(options)
