@@ -6,6 +6,7 @@ import platform
 import sqlite3
 import statistics
 import subprocess
+import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -159,11 +160,18 @@ def _machine() -> list[tuple[str, str]]:
         ("popgate", f"{__version__}, commit {_said('git', 'rev-parse', '--short', 'HEAD')}"),
         (
             "Python",
-            f"{platform.python_version()}, uvloop {version('uvloop')}, SQLite {sqlite3.sqlite_version}",
+            f"{platform.python_version()}{_build()}, uvloop {version('uvloop')},"
+            f" SQLite {sqlite3.sqlite_version}",
         ),
         ("Dovecot", _said("/usr/sbin/dovecot", "--version")),
         ("Postfix", _said("/usr/sbin/postconf", "-d", "-h", "mail_version")),
     ]
+
+
+def _build() -> str:
+    """The distribution's interpreter is a third faster than one that was compiled without profile."""
+    program = os.path.realpath(sys.executable)
+    return " of the distribution" if program.startswith("/usr/bin/") else " compiled on this machine"
 
 
 def _said(*command: str) -> str:
