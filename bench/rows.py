@@ -26,6 +26,7 @@ from bench.sites import (
     PopgateSite,
     PostfixSite,
 )
+from bench.ucspi_listener import Listeners
 from popgate.grants.grant import DEFAULT_TERMS, Grant, Usage
 from popgate.grants.stores.directory import DirectoryStore
 from popgate.mailbox.backends.maildir_listings import SETTLED_SECONDS
@@ -418,6 +419,25 @@ def _start(name: str) -> Callable[[Bench], Contenders]:
     return contenders
 
 
+TCPSERVER = "tcpserver, checker in C"
+
+
+def ucspi(bench: Bench) -> Contenders:
+    listeners = bench.stack.enter_context(Listeners())
+    count = bench.scale.of(4_000)
+    contenders: Contenders = {OURS: listeners.ours(count)}
+
+    def tcpserver() -> Callable[[], Trial]:
+        trial = listeners.tcpserver(count)
+        if trial is None:
+            raise PeerMissing("the Debian package ucspi-tcp is not installed")
+        return trial
+
+    bench.peer(contenders, TCPSERVER, tcpserver)
+    contenders["the program itself, spawned bare (taken off the CPU above)"] = listeners.alone(count // 4)
+    return contenders
+
+
 def scaling(bench: Bench) -> Contenders:
     contenders: Contenders = {}
     for workers, name in ((2, f"{OURS}, 2 workers"), (1, f"{OURS}, 1 worker")):
@@ -507,6 +527,14 @@ ROWS = (
         "start",
         _start("check"),
         (Target("CPU", "cpu_us", BARE_PYTHON, 1.3, 1.2),),
+    ),
+    Row(
+        "ucspi",
+        "A program in C for each connection, the right to relay looked up before it; 4 at once;"
+        " CPU over that of the program itself, which is measured in the same run",
+        "connection",
+        ucspi,
+        (Target("CPU over the program's", "cpu_us", TCPSERVER, 1.0, 0.7),),
     ),
     Row(
         "scaling",
