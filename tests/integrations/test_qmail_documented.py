@@ -1,13 +1,17 @@
 """What docs/qmail.md has people write into files is well: the doctor reads the scripts of each way, sh their
 syntax, systemd the units."""
 
+import os
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from popgate.cli.root import popgate
 from support.qmail_host import QmailHost
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "qmail.md"
@@ -88,3 +92,29 @@ def test_the_documented_units_are_units(tmp_path: Path) -> None:
         if "Failed to" in done.stderr and "run_dir" in done.stderr:
             pytest.skip("systemd-analyze cannot run here")
         assert done.returncode == 0 and unit.name not in done.stderr, done.stderr
+
+
+_SHOWN = re.compile(r"```console\n\$ popgate grant explain (\S+)\n(.*?)```", re.DOTALL)
+
+
+def test_explain_prints_what_is_documented(tmp_path: Path) -> None:
+    directory = tmp_path / "allow"
+    directory.mkdir()
+    for address, seconds in (("192.0.2.77", 0), ("192.0.2.78", 200)):
+        (directory / address).write_bytes(b"USER=alice\0DOMAIN=example.org\0")
+        os.utime(directory / address, (time.time() - seconds,) * 2)
+    configuration = tmp_path / "popgate.toml"
+    (example,) = re.findall(
+        r"^```toml\n(.*?)^```", DOCUMENT.read_text().partition("## When it does")[2], re.DOTALL | re.MULTILINE
+    )
+    configuration.write_text(
+        f'hostname = "mail.example.org"\ndata_dir = "{tmp_path}/data"\n'
+        + example.replace("/var/spool/relay-ctrl/allow", str(directory))
+    )
+    shown = _SHOWN.findall(DOCUMENT.read_text())
+    assert len(shown) == 4
+    for address, text in shown:
+        done = CliRunner().invoke(popgate, ["grant", "explain", address, "--config", str(configuration)])
+        dates = r"until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+        assert re.sub(dates, "until ...", done.output) == re.sub(dates, "until ...", text)
+        assert done.exit_code == (0 if address == "192.0.2.77" else 1)

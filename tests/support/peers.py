@@ -29,6 +29,7 @@ _FILES = {
     "ucspi-tcp": "tcpserver",
     "daemontools": "setuidgid",
     "redis-server": "redis-server",
+    "runit": "chpst",
     "courier-pop": f"{UNPACKED}/usr/lib/courier/courier/courierpop3d",
     "courier-imap": f"{UNPACKED}/usr/bin/imapd",
 }
