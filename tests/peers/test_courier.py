@@ -104,23 +104,35 @@ def test_a_failed_login_grants_nothing(courier: Courier) -> None:
         assert courier.relay_client(client) is None
 
 
-@LOGINS
-def test_popgates_own_listener_honours_it(
-    courier: Courier, log_in: Login, number: int, tmp_path: Path
-) -> None:
-    client = f"127.0.4.{number + 6}"
+def test_popgates_own_listener_honours_it(courier: Courier, tmp_path: Path) -> None:
     settings = f'[grants]\nstore = "directory:{courier.allow}"\nsender = "any"\nnever = []\n'
     with Popgate(tmp_path / "site", SMTP, settings) as server:
 
-        def may_relay() -> bool:
+        def may_relay(client: str) -> bool:
             with smtplib.SMTP("127.0.0.1", server.port("smtp"), source_address=(client, 0)) as session:
                 session.ehlo("device")
                 session.mail("scanner@example.org")
                 return session.rcpt("invoices@partner.example")[0] == 250
 
-        assert not may_relay()
-        log_in(courier, client, USER, PASSWORD)
-        assert may_relay()
+        for log_in, client in ((by_pop3, "127.0.4.7"), (by_imap, "127.0.4.8")):
+            assert not may_relay(client)
+            log_in(courier, client, USER, PASSWORD)
+            assert may_relay(client)
+
+
+def test_with_tls(courier: Courier) -> None:
+    """couriertls stands between the listener and the login there, and hands the descriptor on."""
+    client = "127.0.4.11"
+    context = courier.certificates.client_context
+    plain = socket.create_connection(("127.0.0.1", courier.pop3s_port), 20, source_address=(client, 0))
+    connection = context.wrap_socket(plain, server_hostname="localhost")
+    with connection, connection.makefile("rb") as replies:
+        assert replies.readline().startswith(b"+OK")
+        assert courier.recorded(client) is None
+        for command in (f"USER {USER}", f"PASS {PASSWORD}", "QUIT"):
+            connection.sendall(f"{command}\r\n".encode())
+            assert replies.readline().startswith(b"+OK"), command
+    assert courier.recorded(client) == RECORD
 
 
 @pytest.mark.parametrize(("place", "number"), [("old_port", 9), ("early_port", 10)])

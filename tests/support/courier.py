@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from support import peers
+from support.certificates import Certificates
 from support.ports import free_ports
 from support.relay_ctrl import Installed
 
@@ -41,6 +42,7 @@ mkdir -p /run/courier/authdaemon
 /usr/sbin/authdaemond start
 /usr/sbin/pop3d start
 /usr/sbin/imapd start
+/usr/sbin/pop3d-ssl start
 # as Courier's old scripts did it: the recorder before the login too, told that nobody is there yet
 too_early() {{
     env -i PATH=/usr/sbin:/usr/bin:/bin "$@" \\
@@ -99,7 +101,7 @@ class Courier:
         return self
 
     def _start(self) -> None:
-        self.pop3_port, self.imap_port, self.old_port, self.early_port = free_ports(4)
+        self.pop3_port, self.pop3s_port, self.imap_port, self.old_port, self.early_port = free_ports(5)
         self.allow = self.site / "spool/allow"
         self.allow.parent.mkdir(mode=0o700)
         self.allow.mkdir()
@@ -122,6 +124,7 @@ class Courier:
         for port in (self.pop3_port, self.old_port, self.early_port):
             self._await(port, b"+OK")
         self._await(self.imap_port, b"* OK")
+        self._await(self.pop3s_port, None)
 
     def _lay_out_programs(self) -> None:
         bin = self.site / "usr/local/bin"
@@ -147,7 +150,16 @@ class Courier:
                 file.write(f"\nADDRESS=127.0.0.1\nPORT={port}\nMAXPERIP=40\n{line}\n")
         with (etc / "courier/imapd").open("a") as file:
             file.write("IMAP_USELOCKS=0\n")  # a lock takes a second without Gamin
-        for name in ("pop3d-ssl", "imapd-ssl"):  # a file of the user courier, who is not here
+        # one file with the chain and the key
+        self.certificates = Certificates(self.site)
+        paths = self.certificates.settings
+        pem = "".join(Path(path).read_text() for path in (paths.key, paths.certificate))
+        (etc / "courier/pop3d.pem").write_text(pem)
+        with (etc / "courier/pop3d-ssl").open("a") as file:
+            file.write(f"\nSSLADDRESS=127.0.0.1\nSSLPORT={self.pop3s_port}\nSSL{pop3}\n")
+        for name, line in (("passwd", "courier:x:64022:64022::/:/bin/false"), ("group", "courier:x:64022:")):
+            (etc / name).write_text(f"{Path('/etc', name).read_text()}{line}\n")
+        for name in ("pop3d-ssl", "imapd-ssl"):  # below a directory that is not here
             with (etc / "courier" / name).open("a") as file:
                 file.write("\nTLS_CACHEFILE=\n")
         with (etc / "courier/authdaemonrc").open("a") as file:
@@ -182,7 +194,7 @@ class Courier:
         """What the start and the listeners of old scripts said; the others write to syslog."""
         return self._log.read_text(errors="replace")
 
-    def _await(self, port: int, greeting: bytes) -> None:
+    def _await(self, port: int, greeting: bytes | None) -> None:
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
@@ -190,7 +202,7 @@ class Courier:
                 with socket.create_connection(
                     ("127.0.0.1", port), timeout=5, source_address=("127.0.4.254", 0)
                 ) as connection:
-                    if connection.recv(200).startswith(greeting):
+                    if greeting is None or connection.recv(200).startswith(greeting):
                         return
             except OSError:
                 pass
