@@ -2,6 +2,7 @@
 
 import os
 import socket
+import struct
 from pathlib import Path
 
 import pytest
@@ -10,20 +11,33 @@ from popgate.servers.sockets import ListenError, bound_name, open_listener
 
 
 def test_inet_and_inet6_take_a_free_port_and_tell_it() -> None:
-    with open_listener("127.0.0.1:0") as listener:
+    with open_listener("127.0.0.1:0", 128) as listener:
         host, _, port = bound_name(listener).rpartition(":")
         assert host == "127.0.0.1"
         assert int(port) == listener.getsockname()[1] > 0
         with socket.create_connection((host, int(port))):
             pass
-    with open_listener("[::1]:0") as listener:
+    with open_listener("[::1]:0", 128) as listener:
         assert bound_name(listener).startswith("[::1]:")
         assert listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 1
 
 
+@pytest.mark.parametrize("backlog", [1, 7, 60])
+def test_as_many_connections_wait_as_are_asked_for(backlog: int) -> None:
+    with open_listener("127.0.0.1:0", backlog) as listener:
+        assert waiting_at_most(listener) == backlog
+
+
+def waiting_at_most(listener: socket.socket) -> int:
+    """tcpi_sacked of a listening socket in struct tcp_info (tcp(7))."""
+    info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    (most,) = struct.unpack_from("I", info, 28)
+    return int(most)
+
+
 def test_a_port_in_use_is_named_with_a_remedy() -> None:
-    with open_listener("127.0.0.1:0") as listener, pytest.raises(ListenError) as caught:
-        open_listener(bound_name(listener))
+    with open_listener("127.0.0.1:0", 128) as listener, pytest.raises(ListenError) as caught:
+        open_listener(bound_name(listener), 128)
     assert "cannot listen on 127.0.0.1:" in str(caught.value)
     assert "Address already in use" in str(caught.value)
     assert "ss -ltnp" in str(caught.value)
@@ -31,21 +45,21 @@ def test_a_port_in_use_is_named_with_a_remedy() -> None:
 
 def test_unix_replaces_the_socket_of_a_killed_server_but_no_file(tmp_path: Path) -> None:
     path = tmp_path / "smtp"
-    first = open_listener(f"unix:{path}")
+    first = open_listener(f"unix:{path}", 128)
     first.close()
-    with open_listener(f"unix:{path}") as listener:
+    with open_listener(f"unix:{path}", 128) as listener:
         assert bound_name(listener) == f"unix:{path}"
         assert path.stat().st_mode & 0o007 == 0, "strangers can connect"
     path.unlink()
     path.write_text("precious")
     with pytest.raises(ListenError):
-        open_listener(f"unix:{path}")
+        open_listener(f"unix:{path}", 128)
     assert path.read_text() == "precious"
 
 
 def test_fd_takes_the_socket_that_systemd_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ListenError, match=r"is there a \.socket unit"):
-        open_listener("fd:smtp")
+        open_listener("fd:smtp", 128)
     pid = os.fork()
     if pid == 0:  # descriptors 3 and up have to be exactly those that were passed
         status = 1
@@ -56,10 +70,10 @@ def test_fd_takes_the_socket_that_systemd_named(monkeypatch: pytest.MonkeyPatch)
                 inherited.detach()
             names = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2", "LISTEN_FDNAMES": "pop3:smtp"}
             os.environ.update(names)
-            with open_listener("fd:smtp") as listener, socket.socket(fileno=os.dup(4)) as wanted:
+            with open_listener("fd:smtp", 128) as listener, socket.socket(fileno=os.dup(4)) as wanted:
                 assert listener.getsockname() == wanted.getsockname()
             try:
-                open_listener("fd:imap")
+                open_listener("fd:imap", 128)
             except ListenError as fault:
                 assert "pop3, smtp" in str(fault)
                 status = 0

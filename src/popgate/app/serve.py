@@ -194,9 +194,14 @@ def _bind(config: Config, existing: Sequence[BoundListener]) -> list[BoundListen
             )
             if match is not None:
                 free.remove(match)
+                if not is_datagrams:
+                    match.socket.listen(settings.backlog)
                 bound.append(BoundListener(settings, match.socket, match.name))
                 continue
-            listener = (open_datagrams if is_datagrams else open_listener)(settings.bind)
+            if is_datagrams:
+                listener = open_datagrams(settings.bind)
+            else:
+                listener = open_listener(settings.bind, settings.backlog)
             fresh.append(listener)
             bound.append(BoundListener(settings, listener, bound_name(listener)))
     except BaseException:

@@ -71,7 +71,9 @@ async def _serve(context: ServerContext, number: int, pipes: ChildPipes) -> int:
         listener = _listener(bound, index, context, sessions, table, emit, runtime.token)
         listeners.append(listener)
         servers.append(
-            await loop.create_server(_connection_factory(listener), sock=bound.socket.dup(), backlog=4096)
+            await loop.create_server(
+                _connection_factory(listener), sock=bound.socket.dup(), backlog=bound.settings.backlog
+            )
         )
     peers = open_peers(
         context.listeners,

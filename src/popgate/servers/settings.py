@@ -52,6 +52,14 @@ class ListenerSettings:
     max_connections_per_address: Annotated[
         int, Doc("Connections from one address at the same time."), Bounds(1, 1000000, "connections")
     ] = 20
+    backlog: Annotated[
+        int,
+        Doc(
+            "Connections that may wait to be taken, as tcpserver -b; the kernel holds it to"
+            " net.core.somaxconn. Not for relay_ctrl_udp."
+        ),
+        Bounds(1, 65535, "connections"),
+    ] = 4096
     proxy_from: Annotated[
         list[str],
         Doc(

@@ -6,21 +6,20 @@ import stat
 
 from popgate.servers.bind import parse_bind
 
-BACKLOG = 4096  # the kernel takes the lesser of this and net.core.somaxconn
-
 
 class ListenError(Exception):
     """The address cannot be listened on; the text says which and what to do."""
 
 
-def open_listener(bind: str) -> socket.socket:
-    """Bind and listen. Raises ListenError, or bind.BindError for a `bind` that cannot be read."""
+def open_listener(bind: str, backlog: int) -> socket.socket:
+    """Bind and listen; `backlog` connections may wait to be accepted. Raises ListenError, or
+    bind.BindError for a `bind` that cannot be read."""
     place = parse_bind(bind)
     try:
         if place.kind == "fd":
             return inherited(place.name)
         if place.kind == "unix":
-            return _open_unix(place.name)
+            return _open_unix(place.name, backlog)
         family = socket.AF_INET6 if place.is_ipv6 else socket.AF_INET
         listener = socket.socket(family, socket.SOCK_STREAM)
         try:
@@ -28,7 +27,7 @@ def open_listener(bind: str) -> socket.socket:
             if place.is_ipv6:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             listener.bind((place.host, place.port))
-            listener.listen(BACKLOG)
+            listener.listen(backlog)
             listener.setblocking(False)
         except OSError:
             listener.close()
@@ -45,7 +44,7 @@ def open_listener(bind: str) -> socket.socket:
         ) from fault
 
 
-def _open_unix(path: str) -> socket.socket:
+def _open_unix(path: str, backlog: int) -> socket.socket:
     try:
         if stat.S_ISSOCK(os.lstat(path).st_mode):
             os.unlink(path)  # left by a server that was killed
@@ -58,7 +57,7 @@ def _open_unix(path: str) -> socket.socket:
             listener.bind(path)
         finally:
             os.umask(mask)
-        listener.listen(BACKLOG)
+        listener.listen(backlog)
         listener.setblocking(False)
     except OSError:
         listener.close()
