@@ -14,22 +14,33 @@ from support.popgate import Popgate
 
 @contextmanager
 def nobody_accepts(server: Popgate) -> Iterator[None]:
-    pids = [int(line.rpartition("pid=")[2]) for line in server.log.splitlines() if "process=worker-" in line]
-    running = [pid for pid in pids if _is_running(pid)]
-    assert running
-    for pid in running:
-        os.kill(pid, signal.SIGSTOP)
+    pids = [
+        int(line.rpartition("pid=")[2])
+        for line in server.log.splitlines()
+        if "process.start" in line and "process=worker-" in line
+    ]
+    stopped = [pid for pid in pids if _stop(pid)]
+    assert stopped
     try:
         yield
     finally:
-        for pid in running:
+        for pid in stopped:
             os.kill(pid, signal.SIGCONT)
+    for port in server.ports:
+        _wait_for_turn(port)
 
 
-def _is_running(pid: int) -> bool:
+def _wait_for_turn(port: int) -> None:
+    """Those who wait are taken in their order, so whoever is served now has nobody before him."""
+    with socket.create_connection(("127.0.0.1", port), 10) as client:
+        client.sendall(b"NOOP\r\n")
+        assert client.recv(10)
+
+
+def _stop(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        os.kill(pid, signal.SIGSTOP)
+    except ProcessLookupError:  # of the generation before a reload
         return False
     return True
 
@@ -57,5 +68,11 @@ def test_a_listener_lets_as_many_wait_as_its_backlog_and_a_reload_changes_it(tmp
         server.config.write_text(server.config.read_text().replace("backlog = 2", "backlog = 7"))
         server.send_signal(signal.SIGHUP)
         server.wait_for("server.reload ")
+        with nobody_accepts(server):
+            assert [taken_by_the_kernel(port, 12) for port in ports] == [8, 6]
+        text = server.config.read_text().replace("backlog = 7", "backlog = 3")
+        server.config.write_text(text.replace('["cat"]', '["/nonexistent/qmail-smtpd"]'))
+        server.send_signal(signal.SIGHUP)
+        server.wait_for("reload refused")
         with nobody_accepts(server):
             assert [taken_by_the_kernel(port, 12) for port in ports] == [8, 6]

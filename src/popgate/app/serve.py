@@ -194,8 +194,6 @@ def _bind(config: Config, existing: Sequence[BoundListener]) -> list[BoundListen
             )
             if match is not None:
                 free.remove(match)
-                if not is_datagrams:
-                    match.socket.listen(settings.backlog)
                 bound.append(BoundListener(settings, match.socket, match.name))
                 continue
             if is_datagrams:

@@ -54,6 +54,8 @@ async def _serve(context: ServerContext, number: int, pipes: ChildPipes) -> int:
         if bound.settings.service == "relay_ctrl_udp":
             continue  # all of them are one, below
         if bound.settings.service == "ucspi":
+            # here, as create_server does: a reload that is refused changes nothing
+            bound.socket.listen(bound.settings.backlog)
             ucspi = open_ucspi(
                 bound,
                 index,
