@@ -103,6 +103,7 @@ _WHY_NOT = {
     "not-a-device": 'grants.who = "devices", and the account is not marked as a device',
     "too-many-identities": "too many people hold grants there already (grants.max_identities_per_address)",
     "no-window": "its window has no length",
+    "late": "its window was over when it was heard of",
 }
 
 

@@ -65,13 +65,24 @@ class Grants:
     # Mail logins.
 
     def allow(
-        self, address: ClientAddress, identity: Identity, protocol: str, terms: Terms, session: str
+        self,
+        address: ClientAddress,
+        identity: Identity,
+        protocol: str,
+        terms: Terms,
+        session: str,
+        *,
+        at: float | None = None,
     ) -> bool:
         """A completed login from `address`: True when a grant is in force for every process.
 
-        False where the address or the account may have none, or the store is at fault; an
-        event says which. Never raises; the login itself stands either way.
+        `at`: when the login was, where it is heard of later (a line of a log); its window runs from
+        then, and what a later login has given stays. A time to come is now. False where the
+        address or the account may have no grant, or the store is at fault; an event says which.
+        Never raises; the login itself stands either way.
         """
+        now = self._clock.now()
+        login_at = now if at is None else _past(at, now)
         refusal = None
         if self.is_never(address):
             refusal = "never"
@@ -79,17 +90,18 @@ class Grants:
             refusal = "not-a-device"
         elif not rules.window_seconds(terms, self._settings):
             refusal = "no-window"
+        key = rules.key_address(address, self._settings)
+        fresh = Grant(key, identity, protocol, login_at, login_at, login_at, terms, Usage())
+        if refusal is None and at is not None and not rules.is_live(fresh, self._settings, now):
+            refusal = "late"
         if refusal is not None:
             self._emit("grant.refuse", identity, address, protocol, refusal, session)
             return False
 
-        now = self._clock.now()
-        key = rules.key_address(address, self._settings)
-        fresh = Grant(key, identity, protocol, now, now, now, terms, Usage())
         outcome = _LoginOutcome()
 
         def change(grants: Sequence[Grant]) -> Sequence[Grant]:
-            return self._with_login(grants, fresh, outcome)
+            return self._with_login(grants, fresh, now, outcome)
 
         try:
             stored = self._store.change(key, change)
@@ -106,7 +118,7 @@ class Grants:
         if len(self._written) >= _WRITTEN_AT_MOST:
             self._written.clear()
         due_seconds = rules.window_seconds(terms, self._settings) / _LOGOUT_RENEWALS
-        self._written[address.packed] = (identity, now, due_seconds)
+        self._written[address.packed] = (identity, login_at, due_seconds)
         reason = "login-again" if outcome.again else "login"
         self._emit("grant.allow", identity, address, protocol, reason, session)
         return True
@@ -117,9 +129,11 @@ class Grants:
         if self._settings.renew_while_open:
             self._renew(address, identity, session, "session-open", 4)
 
-    def logout(self, address: ClientAddress, identity: Identity, session: str) -> None:
-        """The session that logged in has ended: from now on the window runs, or, with
-        `revoke_on_logout`, the grant ends. Never raises."""
+    def logout(
+        self, address: ClientAddress, identity: Identity, session: str, *, at: float | None = None
+    ) -> None:
+        """The session that logged in has ended: from now on (or since `at`, as with `allow`) the window
+        runs, or, with `revoke_on_logout`, the grant ends. Never raises."""
         if self._settings.revoke_on_logout:
             try:
                 self.revoke(address, identity, "logout", session)
@@ -127,10 +141,10 @@ class Grants:
                 self._store_fault(error, address, session)
         elif self._settings.renew_while_open:
             # What is in the store now is this login, a later one or a dead one: nothing is due.
-            who, at, due_seconds = self._written.get(address.packed, _NEVER_WRITTEN)
-            if who == identity and 0 <= self._clock.now() - at < due_seconds:
+            who, login_at, due_seconds = self._written.get(address.packed, _NEVER_WRITTEN)
+            if who == identity and 0 <= self._clock.now() - login_at < due_seconds:
                 return
-            self._renew(address, identity, session, "session-end", _LOGOUT_RENEWALS)
+            self._renew(address, identity, session, "session-end", _LOGOUT_RENEWALS, at)
 
     # Relaying.
 
@@ -354,9 +368,11 @@ class Grants:
 
     # Parts of the above.
 
-    def _with_login(self, grants: Sequence[Grant], fresh: Grant, outcome: "_LoginOutcome") -> Sequence[Grant]:
+    def _with_login(
+        self, grants: Sequence[Grant], fresh: Grant, now: float, outcome: "_LoginOutcome"
+    ) -> Sequence[Grant]:
         """The grants of an address after a login. Pure but for `outcome`."""
-        settings, now = self._settings, fresh.login_at
+        settings = self._settings
         outcome.lapsed = []
         before = next((grant for grant in grants if grant.identity == fresh.identity), None)
         others = [grant for grant in grants if grant.identity != fresh.identity]
@@ -373,7 +389,15 @@ class Grants:
         if outcome.refused:
             outcome.lapsed = []
             return grants
-        return [rules.logged_in(before, fresh, settings), *others]
+        after = rules.logged_in(before, fresh, settings)
+        if outcome.again and before is not None and before.renewed_at > after.renewed_at:  # heard of late
+            after = rules.with_times(
+                after,
+                after.since,
+                max(before.login_at, after.login_at),
+                max(before.renewed_at, after.renewed_at),
+            )
+        return [after, *others]
 
     def _without_dead(self, grants: Sequence[Grant], now: float, lapsed: _GrantList) -> _GrantList:
         """Drop the dead, retire those whose quota period goes on; what has just lapsed goes to `lapsed`."""
@@ -390,9 +414,16 @@ class Grants:
         return kept
 
     def _renew(
-        self, address: ClientAddress, identity: Identity, session: str, reason: str, times_a_window: int
+        self,
+        address: ClientAddress,
+        identity: Identity,
+        session: str,
+        reason: str,
+        times_a_window: int,
+        at: float | None = None,
     ) -> None:
         settings, now = self._settings, self._clock.now()
+        renewed_at = now if at is None else _past(at, now)
         key = rules.key_address(address, settings)
         renewed: list[Grant] = []
 
@@ -400,7 +431,8 @@ class Grants:
             return (
                 grant.identity == identity
                 and rules.is_live(grant, settings, now)
-                and now - grant.renewed_at >= rules.window_seconds(grant.terms, settings) / times_a_window
+                and renewed_at - grant.renewed_at
+                >= rules.window_seconds(grant.terms, settings) / times_a_window
             )
 
         def change(grants: Sequence[Grant]) -> Sequence[Grant]:
@@ -408,7 +440,7 @@ class Grants:
             after = []
             for grant in grants:
                 if is_due(grant):
-                    grant = rules.with_times(grant, grant.since, grant.login_at, now)
+                    grant = rules.with_times(grant, grant.since, grant.login_at, renewed_at)
                     renewed.append(grant)
                 after.append(grant)
             return after
@@ -497,6 +529,11 @@ class Grants:
             "reason": reason,
         }
         self._emit_event(Event(name, self._clock.now(), fields))
+
+
+def _past(at: float, now: float) -> float:
+    """A time that somebody else tells: never later than now. What is no number is very long ago."""
+    return min(at, now) if at > 0 else 0.0
 
 
 class _LoginOutcome:
