@@ -307,6 +307,34 @@ def test_maildir_015_forged_sizes_are_not_believed(site):
     maildrop.close()
 
 
+def age(site):
+    """As if new and cur had not changed for a while, so that what is listed now is kept."""
+    for path in (site.new, site.cur):
+        os.utime(path, (site.clock.time - 60,) * 2)
+
+
+def test_a_message_of_a_kept_listing_is_read_and_deleted(site):
+    age(site)
+    site.open().close()
+    maildrop = site.open()
+    assert whole(maildrop) == GOOD_WIRE
+    assert list(maildrop.remove([0])) == []
+    maildrop.close()
+    assert os.listdir(site.new) == []
+
+
+@needs_root
+def test_maildir_005_a_message_of_a_kept_listing_is_looked_at_again(site):
+    message = site.new / "1600000000.M1P1.mx.example.com"
+    age(site)
+    site.open().close()
+    os.chown(message, 12345, 12345)
+    maildrop = site.open()
+    with pytest.raises(MailboxError):
+        maildrop.read(0)
+    maildrop.close()
+
+
 def test_pop3_029_vanished_files_are_told_and_the_others_deleted(site):
     for number in range(3):
         site.mailboxes.deliver(SALES, [b"A: %d\r\n" % number])

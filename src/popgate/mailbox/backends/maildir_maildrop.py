@@ -63,8 +63,8 @@ class MaildirMaildrop:
         self._files: list[_File] = []
         self.messages: Sequence[Message]
         self._places: dict[str, tuple[str, bool]] | None = None
+        self._owner: int | None = None
         if listing is None:
-            self._home_uid = disk.entry_of(folder.home).uid
             self.messages = self._list()
         else:
             self._files, self.messages = listing
@@ -104,7 +104,9 @@ class MaildirMaildrop:
     def _objection(self, entry: Entry) -> str:
         if entry.kind != "f":
             return "not a regular file"
-        if entry.uid != self._home_uid:
+        if self._owner is None:  # a session that only asks for STAT never needs it
+            self._owner = self._disk.entry_of(self._folder.home).uid
+        if entry.uid != self._owner:
             # A hard link to somebody else's file shows its owner; one to a file of ours, made
             # by whoever owns the Maildir, shows by its links.
             if entry.uid != self._own_uid:
