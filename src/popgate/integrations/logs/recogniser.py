@@ -1,0 +1,285 @@
+"""Finds logins and logouts in log lines.
+
+Most lines of a mail log are no logins, so blocks of lines are searched for the fixed text that
+each form of a pattern needs, and only lines that hold one are read. A line counts when its
+syntax says that a program of the pattern wrote it, one form matches its whole beginning,
+and user and address are what `values` accepts; whatever is in doubt is no login.
+
+Needs no clock: `now` is given. Knows no file; lines come in the order of the file.
+"""
+
+import re
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from datetime import tzinfo
+
+from popgate.grants.grant import LoginProtocol
+from popgate.integrations.logs.pattern import Form, Pattern
+from popgate.integrations.logs.records import LoginSeen, LogoutSeen, LogRecord, Seen
+from popgate.integrations.logs.syntaxes import MAX_LINE, read_line
+from popgate.integrations.logs.times import Reference
+from popgate.values.address import AddressError, ClientAddress
+from popgate.values.identity import Identity, IdentityError
+from popgate.values.value import value
+
+PENDING_AT_MOST = 10_000
+PENDING_SECONDS = 300.0
+_CONTAINER_SEARCH = 65536
+
+
+class Recogniser:
+    """The patterns of one log. One instance reads one log, in order.
+
+    `zone` is where times without a zone were written. `default_domain` completes user names
+    without one. `hosts`: only lines of these host names count; empty: of all. `replays`: the
+    lines are old, and `now` is when the log ended rather than the time of the line.
+    """
+
+    def __init__(
+        self,
+        patterns: Sequence[Pattern],
+        zone: tzinfo,
+        *,
+        default_domain: str = "",
+        hosts: frozenset[str] = frozenset(),
+        replays: bool = False,
+    ) -> None:
+        self._zone = zone
+        self._domain = default_domain
+        self._hosts = frozenset(host.lower() for host in hosts)
+        self._replays = replays
+        self._last_at: float | None = None
+        self._by_program: dict[str, list[Pattern]] = {}
+        for pattern in patterns:
+            for program in pattern.programs:
+                self._by_program.setdefault(program, []).append(pattern)
+        self._literals = _fewest(
+            {
+                literal
+                for pattern in patterns
+                for form in pattern.forms
+                for literal in form.expression.literals
+            }
+        )
+        self._pending = _Pending()
+        self._cut = _CutLines()
+
+    def feed(self, line: bytes, now: float) -> Sequence[Seen]:
+        """What one line, with or without its line end, tells. Never raises."""
+        return self.feed_block(line if line.endswith(b"\n") else line + b"\n", now)
+
+    def feed_block(self, block: bytes, now: float) -> Sequence[Seen]:
+        """What a block of whole lines tells, in their order. Never raises."""
+        seen: list[Seen] = []
+        for start, end in self._candidates(block):
+            line = block[start:end].removesuffix(b"\r")
+            if len(line) <= MAX_LINE and not self._cut.goes_on(block, start, end):
+                record = read_line(line.decode("utf-8", "replace"), self._reference(now))
+                if record is not None:
+                    seen += self.feed_record(record, now)
+        self._cut.note_end(block)
+        return seen
+
+    def feed_record(self, record: LogRecord, now: float) -> Sequence[Seen]:
+        """What a record tells that was read elsewhere, from the journal say. Never raises."""
+        if self._hosts and record.host and record.host.lower() not in self._hosts:
+            return ()
+        if record.at is not None:
+            self._last_at = record.at
+        at = now if record.at is None else record.at
+        seen: list[Seen] = []
+        for pattern in self._by_program.get(record.program, ()):
+            if pattern.may_come_from(record.origin):
+                one = self._match(pattern, record, at)
+                if one is not None:
+                    seen.append(one)
+        return seen[:1]
+
+    def _candidates(self, block: bytes) -> Iterator[tuple[int, int]]:
+        """Start and end of the lines that hold one of the literals."""
+        starts: dict[int, int] = {}
+        for literal in self._literals:
+            at = block.find(literal)
+            while at >= 0:
+                end = block.find(b"\n", at)
+                end = len(block) if end < 0 else end
+                starts[block.rfind(b"\n", 0, at) + 1] = end
+                at = block.find(literal, end)
+        for start in sorted(starts):
+            yield start, starts[start]
+
+    def _reference(self, now: float) -> Reference:
+        near = self._last_at if self._replays and self._last_at is not None else now
+        return Reference(self._zone, now, near)
+
+    def _match(self, pattern: Pattern, record: LogRecord, at: float) -> Seen | None:
+        for form in pattern.forms:
+            match = form.expression.pattern.match(record.text)
+            if match is None:
+                continue
+            try:
+                return self._seen(pattern, form, match, record, at)
+            except (AddressError, IdentityError):
+                return None
+        return None
+
+    def _seen(
+        self, pattern: Pattern, form: Form, match: re.Match[str], record: LogRecord, at: float
+    ) -> Seen | None:
+        groups = match.groupdict()
+        key = (pattern.name, record.host, record.program, record.pid, groups.get("key") or "")
+        if form.kind == "forget":
+            self._pending.take(key, at)
+            return None
+        user, address = self._user(groups), _address(groups)
+        if form.kind == "first":
+            self._pending.note(key, user, address, at)
+            return None
+        if form.kind == "login":
+            before = self._pending.take(key, at)
+            if before is not None:
+                user, address = user or before.user, address or before.address
+        protocol = _protocol(pattern, record, groups)
+        if protocol is None:
+            return None
+        session = _session(pattern, record, groups, address)
+        told = (record.program, record.pid, protocol, session, pattern.name)
+        if form.kind == "logout":
+            return LogoutSeen(at, user, address, *told)
+        if user is None or address is None:
+            return None
+        return LoginSeen(at, user, address, *told)
+
+    def _user(self, groups: dict[str, str | None]) -> Identity | None:
+        user = groups.get("user")
+        if not user:
+            return None
+        domain = groups.get("domain")
+        if domain:
+            return Identity(user, domain)
+        identity = Identity.parse(user)
+        return identity if identity.domain or not self._domain else Identity(identity.user, self._domain)
+
+
+def _address(groups: dict[str, str | None]) -> ClientAddress | None:
+    text = groups.get("address")
+    return ClientAddress.parse(text) if text else None
+
+
+def _protocol(pattern: Pattern, record: LogRecord, groups: dict[str, str | None]) -> LoginProtocol | None:
+    """POP3 and IMAP logins count; whatever else a program lets in (ManageSieve, submission) does not."""
+    said = (groups.get("protocol") or "").lower()
+    if said.startswith("pop"):
+        return "pop3"
+    if said.startswith("imap"):
+        return "imap"
+    if said:
+        return None
+    return pattern.programs[record.program] or None
+
+
+def _session(
+    pattern: Pattern, record: LogRecord, groups: dict[str, str | None], address: ClientAddress | None
+) -> str:
+    if groups.get("session"):
+        return f"{pattern.name}/{groups['session']}"
+    if groups.get("port") and address is not None:
+        return f"{pattern.name}/{address}/{groups['port']}"
+    if pattern.session_is_pid and record.pid:
+        return f"{pattern.name}/{record.program}/{record.pid}"
+    return ""
+
+
+def _fewest(literals: set[bytes]) -> list[bytes]:
+    """`literals` without those that hold another one."""
+    return sorted(one for one in literals if not any(other != one and other in one for other in literals))
+
+
+@value
+class _First:
+    """What the first line of a form of two lines named."""
+
+    user: Identity | None
+    address: ClientAddress | None
+    at: float
+
+
+_Key = tuple[str, str, str, str, str]
+
+
+class _Pending:
+    """First lines that wait for their second: the newest PENDING_AT_MOST, each for PENDING_SECONDS."""
+
+    def __init__(self) -> None:
+        self._firsts: OrderedDict[_Key, _First] = OrderedDict()
+
+    def note(self, key: _Key, user: Identity | None, address: ClientAddress | None, at: float) -> None:
+        before = self.take(key, at)
+        if before is not None:  # a third line may complete two
+            user, address = user or before.user, address or before.address
+        self._firsts[key] = _First(user, address, at)
+        if len(self._firsts) > PENDING_AT_MOST:
+            self._firsts.popitem(last=False)
+
+    def take(self, key: _Key, at: float) -> _First | None:
+        first = self._firsts.pop(key, None)
+        return first if first is not None and 0 <= at - first.at <= PENDING_SECONDS else None
+
+
+class _CutLines:
+    """Lines that containers' logs cut into pieces.
+
+    A piece that is not the first begins anywhere in what the program wrote, also where a client
+    wants it to; it must never be read as a line. Kubernetes marks pieces with P, docker leaves
+    out the line end of all but the last.
+    """
+
+    def __init__(self) -> None:
+        self._open: set[bytes] = set()
+
+    def goes_on(self, block: bytes, start: int, end: int) -> bool:
+        """Is the line at `start` the continuation of another of its stream?"""
+        stream, _ = _container(block, start, end)
+        if not stream:
+            return False
+        at = start
+        while at > 0:
+            if start - at > _CONTAINER_SEARCH:
+                return True  # far too long a line
+            before = block.rfind(b"\n", 0, at - 1) + 1
+            other, is_open = _container(block, before, at - 1)
+            if other == stream:
+                return is_open
+            at = before
+        return stream in self._open
+
+    def note_end(self, block: bytes) -> None:
+        """Remember which streams are in the middle of a line where the block ends."""
+        found: set[bytes] = set()
+        at = len(block)
+        while at > 0 and len(block) - at < _CONTAINER_SEARCH and len(found) < 2:
+            before = block.rfind(b"\n", 0, at - 1) + 1
+            stream, is_open = _container(block, before, at - 1)
+            if not stream:
+                return
+            if stream not in found:
+                found.add(stream)
+                (self._open.add if is_open else self._open.discard)(stream)
+            at = before
+
+
+_CRI_HEAD = re.compile(rb"\d{4}-[^ ]{1,40} (stdout|stderr) ([PF])")
+_DOCKER_TAIL = re.compile(rb'(\\n)?","stream":"(stdout|stderr)"')
+
+
+def _container(block: bytes, start: int, end: int) -> tuple[bytes, bool]:
+    """The stream of a line in a container's log, b"" for other lines, and whether the line after it goes on
+    where this one ends."""
+    match = _CRI_HEAD.match(block, start, end)
+    if match is not None:
+        return match[1], match[2] == b"P"
+    if block.startswith(b'{"log":"', start):
+        match = _DOCKER_TAIL.search(block, max(start, end - 1024), end)
+        if match is not None:
+            return match[2], match[1] is None
+    return b"", False
