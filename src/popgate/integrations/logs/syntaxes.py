@@ -30,7 +30,9 @@ _TAG = r"(?P<program>[^\s:\[\]<>]{1,64})(?:\[(?P<pid>\d{1,10})\])?: ?(?P<text>.*
 # BusyBox and FreeBSD's syslogd -v name facility and severity
 _PRIORITY = r"(?:<?[a-z0-9]{2,9}\.[a-z]{3,7}>? )?"
 
+# RFC 3164 4.1: TIMESTAMP SP HOSTNAME SP TAG CONTENT
 _RFC_3164 = re.compile(rf"(?:<\d{{1,3}}>)?{_STAMP} {_PRIORITY}(?P<host>{_HOST}) {_PRIORITY}{_TAG}", re.ASCII)
+# RFC 3339 5.6 date-time
 _RFC_3339 = re.compile(
     rf"(?:<\d{{1,3}}>)?(?P<at>{_ISO}) {_PRIORITY}(?P<host>{_HOST}) {_PRIORITY}{_TAG}", re.ASCII
 )
