@@ -1,4 +1,5 @@
-"""Recognises mail logins in log lines. It knows no file, clock or journal: lines and times are given."""
+"""Recognises mail logins in log lines. Recognising knows no file, clock or journal: lines and times
+are given. `follow_*` reads lines as they are written."""
 
 from popgate.integrations.logs.pattern import Pattern, PatternError
 from popgate.integrations.logs.pattern_files import pattern_of, read_pattern, shipped
