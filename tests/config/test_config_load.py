@@ -226,7 +226,11 @@ MISTAKES = [
     (MINIMAL + "[[grants]]\nwindow_seconds = 1\n", "must be a table (head it with [grants])"),
     (
         MINIMAL.replace('"pop3"', '"pop"'),
-        'must be one of "smtp", "submission", "pop3", "ucspi", "relay_ctrl_udp" (did you mean "pop3"?)',
+        'must be one of "smtp", "submission", "pop3", "ucspi", ',
+    ),
+    (
+        MINIMAL.replace('"pop3"', '"pop"'),
+        '(did you mean "pop3"?)',
     ),
     (MINIMAL.replace('"pop3"', '"imap"'), 'listener.0.service = "imap": must be one of'),
     (MINIMAL.replace("127.0.0.1:110", "127.0.0.1"), "(a port is missing, such as 127.0.0.1:25)"),

@@ -22,8 +22,17 @@ limits.connections_per_subnet = 100000
 """
 
 
+def _table(service: str, more: str, host: str) -> str:
+    lines = [f'service = "{service}"', more]
+    if "bind =" not in more:
+        lines.append(f'bind = "{host}:0"')
+    if service in ("smtp", "submission", "pop3", "ucspi"):
+        lines.append("max_connections_per_address = 10000")
+    return "\n[[listener]]\n" + "\n".join(lines) + "\n"
+
+
 class Popgate:
-    """One server below `directory`. `listeners`: (service, further TOML lines)."""
+    """One server below `directory`. `listeners`: (service, further TOML lines, which may hold `bind`)."""
 
     def __init__(
         self,
@@ -37,11 +46,7 @@ class Popgate:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self.config = directory / "popgate.toml"
-        tables = "".join(
-            f'\n[[listener]]\nservice = "{service}"\nbind = "{host}:0"\n'
-            f"max_connections_per_address = 10000\n{more}\n"
-            for service, more in listeners
-        )
+        tables = "".join(_table(service, more, host) for service, more in listeners)
         self.config.write_text(HEAD.format(workers=workers) + tables + "\n" + settings)
         self.log_file = directory / "log"
         self.ready_file = directory / "ready.json"
@@ -91,7 +96,8 @@ class Popgate:
             time.sleep(0.02)
         document = json.loads(self.ready_file.read_text())
         assert document["pid"] == self.process.pid
-        self.ports = [int(listener["bind"].rpartition(":")[2]) for listener in document["listeners"]]
+        binds = [listener["bind"] for listener in document["listeners"]]
+        self.ports = [0 if bind.startswith("unix:") else int(bind.rpartition(":")[2]) for bind in binds]
         return self
 
     def port(self, service: str, number: int = 0) -> int:

@@ -28,7 +28,7 @@ from popgate.config.settings import Config
 from popgate.integrations.ucspi import ProgramError
 from popgate.protocols.relay_ctrl_udp import MIN_KEY_OCTETS
 from popgate.servers.datagrams import open_datagrams
-from popgate.servers.sockets import ListenError, bound_name, open_listener
+from popgate.servers.sockets import ListenError, SocketAccess, bound_name, open_listener
 from popgate.servers.tls import TlsUnavailable, server_context
 from popgate.values.event import Event
 
@@ -199,7 +199,8 @@ def _bind(config: Config, existing: Sequence[BoundListener]) -> list[BoundListen
             if is_datagrams:
                 listener = open_datagrams(settings.bind)
             else:
-                listener = open_listener(settings.bind, settings.backlog)
+                access = SocketAccess(int(settings.socket_mode, 8), settings.socket_group)
+                listener = open_listener(settings.bind, settings.backlog, access)
             fresh.append(listener)
             bound.append(BoundListener(settings, listener, bound_name(listener)))
     except BaseException:

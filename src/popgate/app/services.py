@@ -7,13 +7,24 @@ from popgate.app import backends
 from popgate.app.context import ServerContext
 from popgate.app.own_addresses import own_addresses
 from popgate.auth.authenticator import Authenticator, RecipientTable
+from popgate.auth.senders import AccountSenders
 from popgate.auth.throttle import Throttle
 from popgate.config import Config, relay_by
 from popgate.grants.service import Grants
 from popgate.mailbox.mailbox import Mailboxes
 from popgate.queue.store import SqliteQueue
-from popgate.servers.settings import ListenerSettings
+from popgate.servers.settings import QUESTION_SERVICES, ListenerSettings
 from popgate.sessions.pop3 import Pop3Policy, Pop3Services, Pop3Session
+from popgate.sessions.relay import (
+    DelegationPolicy,
+    LinePolicy,
+    MapPolicy,
+    PostfixPolicySession,
+    RelayDesk,
+    RelayLineSession,
+    SocketmapSession,
+    TcpTableSession,
+)
 from popgate.sessions.session import Peer, Runtime, Session, UserSessions
 from popgate.sessions.smtp import SmtpPolicy, SmtpServices, SmtpSession
 
@@ -57,6 +68,8 @@ class SessionMaker:
     def __init__(self, config: Config, runtime: Runtime, services: Services, users: UserSessions) -> None:
         self._config = config
         self._runtime = runtime
+        self._grants = services.grants
+        self._owners = AccountSenders(services.accounts)
         self._smtp = SmtpServices(
             authenticator=services.authenticator,
             recipients=services.recipients,
@@ -80,11 +93,35 @@ class SessionMaker:
         if settings.service == "pop3":
             pop3_policy, pop3_services = self._pop3_policy(settings), self._pop3
             return lambda peer: Pop3Session(peer, pop3_policy, runtime, pop3_services)
+        if settings.service in QUESTION_SERVICES:
+            return self._for_questions(settings)
         smtp_policy, smtp_services = self._smtp_policy(settings), self._smtp
         return lambda peer: SmtpSession(peer, smtp_policy, runtime, smtp_services)
 
+    def _for_questions(self, settings: ListenerSettings) -> Callable[[Peer], Session]:
+        """For a listener that other mail servers ask."""
+        desk = RelayDesk(settings.service, self._grants, self._runtime)
+        if settings.service == "postfix_policy":
+            delegation = DelegationPolicy(
+                refusal=settings.refusal,
+                on_store_fault="defer_if_permit" if settings.on_store_fault == "defer_if_permit" else "defer",
+                identity_header=settings.identity_header,
+                permit_authenticated=settings.permit_authenticated,
+                charge=settings.charge,
+            )
+            return lambda peer: PostfixPolicySession(peer, delegation, desk)
+        if settings.service == "line":
+            line = LinePolicy(line_end=settings.line_end == "lf")
+            return lambda peer: RelayLineSession(peer, line, desk)
+        maps = MapPolicy(found=settings.map_value)
+        if settings.service == "tcp_table":
+            return lambda peer: TcpTableSession(peer, maps, desk)
+        return lambda peer: SocketmapSession(peer, maps, desk, self._owners)
+
     def busy_reply(self, settings: ListenerSettings) -> bytes:
         """What is said to a connection over a limit."""
+        if settings.service in QUESTION_SERVICES:
+            return b""  # the close alone says "try again" in each of these protocols
         if settings.service == "pop3":
             return b"-ERR [SYS/TEMP] too many connections, try again later\r\n"
         return f"421 4.7.0 {self._config.hostname} too many connections, try again later\r\n".encode("ascii")

@@ -17,10 +17,10 @@ from popgate.app.supervisor import ChildPipes
 from popgate.app.ucspi import open_ucspi
 from popgate.integrations.ucspi import UcspiListener
 from popgate.servers.connection import Connection
-from popgate.servers.limits import ConnectionLimits, ConnectionTable
+from popgate.servers.limits import ConnectionLimits, ConnectionTable, ListenerTable
 from popgate.servers.listener import Deadlines, Listener
 from popgate.servers.peer_logins import PeerListener
-from popgate.servers.settings import LimitSettings
+from popgate.servers.settings import QUESTION_SERVICES, LimitSettings
 from popgate.servers.tls import CertificateWatch
 from popgate.values.address import Network
 from popgate.values.event import Event, EventSink
@@ -30,6 +30,9 @@ _AnyServer = asyncio.Server | UcspiListener | PeerListener
 
 _CERTIFICATE_SECONDS = 10.0
 _LAST_WORDS_SECONDS = 0.2
+_ASKER_IDLE_SECONDS = 3600
+"""A mail server keeps its connection for its next question. It shall be the one to close it (Postfix
+after 300 seconds): a question sent while we close is answered by nobody, and a client gets 451 for it."""
 
 
 def run_worker(context: ServerContext, number: int, pipes: ChildPipes) -> int:
@@ -115,6 +118,7 @@ def _listener(
     token: Callable[[], str],
 ) -> Listener:
     settings, config, clock = bound.settings, context.config, context.clock
+    is_asked = settings.service in QUESTION_SERVICES
     tls = None
     if settings.tls != "none":
         tls = CertificateWatch(
@@ -134,7 +138,7 @@ def _listener(
             settings.max_connections_per_address,
             config.limits.connections_per_subnet,
         ),
-        table=table,
+        table=ListenerTable(table) if is_asked else table,
         deadlines=_deadlines(config.limits, settings.service),
         clock=clock,
         emit=emit,
@@ -142,10 +146,14 @@ def _listener(
         tls=tls,
         implicit_tls=settings.tls == "implicit",
         proxy_from=[Network.parse(text) for text in settings.proxy_from],
+        callers=[Network.parse(text) for text in settings.callers] if is_asked else None,
     )
 
 
 def _deadlines(limits: LimitSettings, service: str) -> Deadlines:
+    if service in QUESTION_SERVICES:
+        idle = max(limits.command_seconds, _ASKER_IDLE_SECONDS)
+        return Deadlines(login=limits.command_seconds, command=idle, minimum_rate=0)
     command = limits.pop3_idle_seconds if service == "pop3" else limits.command_seconds
     return Deadlines(
         login=limits.login_seconds, command=command, minimum_rate=limits.minimum_bytes_per_second

@@ -11,11 +11,12 @@ from popgate.config.lines import KeyPath
 from popgate.config.names import domain_fault
 from popgate.config.networks import PRIVATE, SHORTEST_PREFIX, Findings, network_findings
 from popgate.config.peers import peer_findings, says_nothing
+from popgate.config.questions import question_findings, socket_findings
 from popgate.config.schema import Finding
 from popgate.config.settings import Config, relay_by
 from popgate.queue.routes import RouteError, parse_route
 from popgate.servers.bind import Bind, BindError, parse_bind
-from popgate.servers.settings import PEERS_ONLY, UCSPI_ONLY, ListenerSettings
+from popgate.servers.settings import PEERS_ONLY, QUESTION_SERVICES, UCSPI_ONLY, ListenerSettings
 from popgate.values.address import AddressError, ClientAddress, Network
 from popgate.values.identity import Identity, IdentityError
 
@@ -162,8 +163,12 @@ def _one_listener(config: Config, listener: ListenerSettings, path: KeyPath, bin
         yield from peer_findings(config, listener, path, bind)
     else:
         yield from says_nothing(listener, path, PEERS_ONLY)
-    has_connections = listener.service != "relay_ctrl_udp"
-    if has_connections and listener.max_connections_per_address > listener.max_connections:
+        if listener.service not in QUESTION_SERVICES:
+            yield from says_nothing(listener, path, ("callers",))
+    yield from question_findings(config, listener, path, bind)
+    yield from socket_findings(listener, path, bind)
+    counts_addresses = listener.service not in ("relay_ctrl_udp", *QUESTION_SERVICES)
+    if counts_addresses and listener.max_connections_per_address > listener.max_connections:
         yield (
             False,
             Finding(
@@ -215,14 +220,15 @@ def _covers(one: Network, other: Network) -> bool:
 def _relaying(listener: ListenerSettings, path: KeyPath, *, can_log_in: bool) -> Findings:
     path = (*path, "relay_by")
     if listener.relay_by is None or (
-        listener.service in ("pop3", "ucspi", "relay_ctrl_udp") and not listener.relay_by
+        listener.service in ("pop3", "ucspi", "relay_ctrl_udp", *QUESTION_SERVICES) and not listener.relay_by
     ):
         return
     if listener.service == "ucspi":
         yield True, Finding(path, "here the program decides", 'remove it; grant = "check" tells the program')
-    elif listener.service in ("pop3", "relay_ctrl_udp"):
-        what = "POP3 relays" if listener.service == "pop3" else "datagrams relay"
-        yield True, Finding(path, f"{what} nothing", "remove it, or put it on an smtp listener")
+    elif listener.service in ("pop3", "relay_ctrl_udp", *QUESTION_SERVICES):
+        what = {"pop3": "POP3 relays", "relay_ctrl_udp": "datagrams relay"}
+        says = what.get(listener.service, "this service relays")
+        yield True, Finding(path, f"{says} nothing", "remove it, or put it on an smtp listener")
     elif "auth" in listener.relay_by and not can_log_in:
         yield (
             False,

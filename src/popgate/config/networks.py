@@ -20,6 +20,10 @@ PRIVATE = tuple(
 )  # fmt: skip
 
 
+def is_loopback(address: ClientAddress) -> bool:
+    return any(address in network for network in PRIVATE[:2])
+
+
 def network_findings(path: KeyPath, texts: list[str], too_wide: str) -> Findings:
     for index, text in enumerate(texts):
         here = (*path, index)

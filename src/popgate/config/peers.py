@@ -1,7 +1,7 @@
 """Checks of a listener for the logins of other machines: it must not hear whoever can send a datagram."""
 
 from popgate.config.lines import KeyPath
-from popgate.config.networks import PRIVATE, Findings, network_findings
+from popgate.config.networks import Findings, is_loopback, network_findings
 from popgate.config.schema import Finding
 from popgate.config.settings import Config
 from popgate.servers.bind import Bind
@@ -21,7 +21,7 @@ def peer_findings(config: Config, listener: ListenerSettings, path: KeyPath, bin
     if bind is not None and bind.kind == "unix":
         yield True, Finding((*path, "bind"), "logins come in datagrams over IP", "write HOST:PORT")
         return
-    is_local = bind is not None and bind.kind == "inet" and _is_loopback(ClientAddress.parse(bind.host))
+    is_local = bind is not None and bind.kind == "inet" and is_loopback(ClientAddress.parse(bind.host))
     if bind is not None and not (is_local or listener.key_file or listener.insecure):
         yield (
             True,
@@ -74,10 +74,6 @@ def peer_findings(config: Config, listener: ListenerSettings, path: KeyPath, bin
                 'use a key, or write sender = "any"',
             ),
         )
-
-
-def _is_loopback(address: ClientAddress) -> bool:
-    return any(address in network for network in (PRIVATE[0], PRIVATE[1]))
 
 
 def says_nothing(listener: ListenerSettings, path: KeyPath, names: tuple[str, ...]) -> Findings:

@@ -136,7 +136,7 @@ def relay_by(listener: ListenerSettings) -> frozenset[str]:
     RFC 6409 4.3: submission asks for authentication, so a grant counts there only
     where the listener says so.
     """
-    if listener.service in ("pop3", "ucspi", "relay_ctrl_udp"):
+    if listener.service not in ("smtp", "submission"):
         return frozenset()
     if listener.relay_by is not None:
         return frozenset(listener.relay_by)

@@ -14,7 +14,7 @@ import fcntl
 import json
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Literal
 
 from popgate.grants import rules, words
@@ -34,7 +34,7 @@ MAX_FILE_BYTES: Final = 16 * 1024 * 1024
 CURRENT: Final = "grants.jsonl"
 OLDER: Final = "grants.1.jsonl"
 
-_KEPT: Final = ("grant.", "smtp.relay.")
+_KEPT: Final = ("grant.", "smtp.relay.", "relay.")
 _MAX_TEXT: Final = 512
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -329,6 +329,15 @@ _SENTENCES: Final = {
 }
 
 
+def _decided(fields: Mapping[str, object]) -> str:
+    """What another mail server was answered; a look-up in a map names no sender."""
+    sender, recipient, identity = fields.get("sender"), fields.get("recipient"), fields.get("identity")
+    text = f"asked by {fields.get('service')}: {fields.get('verdict')} ({fields.get('reason')})"
+    if sender is not None:
+        text += f", mail from {sender or '<>'}" + (f" to {recipient}" if recipient else "")
+    return text + (f", for {identity}" if identity else "")
+
+
 class _Fields(dict[str, object]):
     """Event fields for a sentence; what is missing is a question mark."""
 
@@ -339,7 +348,9 @@ class _Fields(dict[str, object]):
 def story(event: Event) -> Explained:
     """What an event of the history says, in words."""
     sentence = _SENTENCES.get(event.name)
-    if sentence is not None:
+    if event.name == "relay.decide":
+        text = _decided(event.fields)
+    elif sentence is not None:
         text = sentence.format_map(_Fields(event.fields))
     else:
         told = [

@@ -102,6 +102,10 @@ class Connection(asyncio.Protocol, OpenConnection):
         if client is None:  # gone already
             self._close("reset")
             return
+        if listener.callers is not None and not any(client in network for network in listener.callers):
+            listener.event("connection.refused", client=client.text, reason="not-a-caller")
+            self._close("error")
+            return
         if listener.proxy_from:
             if any(client in network for network in listener.proxy_from):
                 self._proxy = ProxyParser()

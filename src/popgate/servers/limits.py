@@ -80,12 +80,41 @@ class ConnectionTable:
             counts[base + site_slot] += 1
         return None
 
+    def admit_to_listener(self, listener: int, most: int) -> str | None:
+        """As `admit`, whatever the address; release it by `release_from_listener`."""
+        counts, slot = self._counts, 2 * SLOTS + listener % LISTENERS
+        if sum(counts[row + slot] for row in self._rows) >= most or counts[self._base + slot] == _MOST:
+            return "listener"
+        counts[self._base + slot] += 1
+        return None
+
+    def release_from_listener(self, listener: int) -> None:
+        slot = self._base + 2 * SLOTS + listener % LISTENERS
+        if self._counts[slot]:
+            self._counts[slot] -= 1
+
     def release(self, address: ClientAddress, listener: int) -> None:
         counts, base = self._counts, self._base
         address_slot, subnet_slot, site_slot = _slots(address)
         for slot in (address_slot, subnet_slot, site_slot, 2 * SLOTS + listener % LISTENERS):
             if slot is not None and counts[base + slot]:
                 counts[base + slot] -= 1
+
+
+class ListenerTable:
+    """The same, but counting by listener alone: where mail servers ask, one address has all connections,
+    and these must not use up what the clients of that address may have elsewhere."""
+
+    __slots__ = ("_table",)
+
+    def __init__(self, table: ConnectionTable) -> None:
+        self._table = table
+
+    def admit(self, address: ClientAddress, listener: int, limits: ConnectionLimits) -> str | None:
+        return self._table.admit_to_listener(listener, limits.listener)
+
+    def release(self, address: ClientAddress, listener: int) -> None:
+        self._table.release_from_listener(listener)
 
 
 def _slots(address: ClientAddress) -> tuple[int, int, int | None]:

@@ -4,13 +4,15 @@ import asyncio
 import ssl
 from collections.abc import Callable, Collection
 
-from popgate.servers.limits import ConnectionLimits, ConnectionTable
+from popgate.servers.limits import ConnectionLimits, ConnectionTable, ListenerTable
 from popgate.servers.tls import CertificateWatch
 from popgate.sessions.session import Peer, Session
 from popgate.values.address import Network
 from popgate.values.clock import Clock
 from popgate.values.event import Event, EventSink
 from popgate.values.value import value
+
+_LOOPBACK = (Network.parse("127.0.0.0/8"), Network.parse("::1"))
 
 
 @value
@@ -43,7 +45,7 @@ class Listener:
         make_session: Callable[[Peer], Session],
         busy_reply: bytes,
         limits: ConnectionLimits,
-        table: ConnectionTable,
+        table: ConnectionTable | ListenerTable,
         deadlines: Deadlines,
         clock: Clock,
         emit: EventSink,
@@ -51,9 +53,11 @@ class Listener:
         tls: CertificateWatch | None = None,
         implicit_tls: bool = False,
         proxy_from: Collection[Network] = (),
+        callers: Collection[Network] | None = None,
     ) -> None:
         """`name`: the address it is bound to, for logs. `busy_reply`: what a client over a limit is
-        told before the close, CRLF included."""
+        told before the close, CRLF included. `callers`: None for everybody, else who may connect
+        besides this machine."""
         self.service = service
         self.name = name
         self.number = number
@@ -68,6 +72,7 @@ class Listener:
         self.tls = tls
         self.implicit_tls = implicit_tls
         self.proxy_from = tuple(proxy_from)
+        self.callers = None if callers is None else (*_LOOPBACK, *callers)
         self.loop = asyncio.get_running_loop()
         self.connections: set[OpenConnection] = set()
         self.is_draining = False

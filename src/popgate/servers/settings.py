@@ -11,11 +11,22 @@ class ListenerSettings:
     """One [[listener]]."""
 
     service: Annotated[
-        Literal["smtp", "submission", "pop3", "ucspi", "relay_ctrl_udp"],
+        Literal[
+            "smtp",
+            "submission",
+            "pop3",
+            "ucspi",
+            "relay_ctrl_udp",
+            "postfix_policy",
+            "socketmap",
+            "tcp_table",
+            "line",
+        ],
         Doc(
             "What is spoken here: smtp (inbound and relaying by grant), submission (by AUTH), pop3, ucspi:"
-            " a program of yours answers, as under tcpserver; or relay_ctrl_udp: other machines tell of"
-            " their logins, by relay-ctrl-send."
+            " a program of yours answers, as under tcpserver; relay_ctrl_udp: other machines tell of"
+            " their logins, by relay-ctrl-send. Other mail servers ask by postfix_policy, socketmap and"
+            " tcp_table whether a client may relay, and any other program by line."
         ),
     ]
     bind: Annotated[
@@ -50,7 +61,12 @@ class ListenerSettings:
         int, Doc("Connections here at the same time."), Bounds(1, 1000000, "connections")
     ] = 1000
     max_connections_per_address: Annotated[
-        int, Doc("Connections from one address at the same time."), Bounds(1, 1000000, "connections")
+        int,
+        Doc(
+            "Connections from one address at the same time. Where mail servers ask, max_connections alone"
+            " counts."
+        ),
+        Bounds(1, 1000000, "connections"),
     ] = 20
     backlog: Annotated[
         int,
@@ -87,10 +103,11 @@ class ListenerSettings:
         str, Doc('ucspi with grant = "check": what RELAYCLIENT is set to; qmail adds it to each recipient.')
     ] = ""
     on_store_fault: Annotated[
-        Literal["defer", "run"],
+        Literal["defer", "run", "defer_if_permit"],
         Doc(
             'ucspi with grant = "check", when the grants cannot be read: defer answers 421 and closes; run'
             " lets the program take mail for its own domains and refuse to relay, for good."
+            " postfix_policy: defer answers 451; defer_if_permit only where a later restriction would permit."
         ),
     ] = "defer"
     rules_file: Annotated[
@@ -133,7 +150,8 @@ class ListenerSettings:
     callers: Annotated[
         list[str],
         Doc(
-            "relay_ctrl_udp: the machines whose logins count, besides this one.",
+            "relay_ctrl_udp: the machines whose logins count, besides this one. postfix_policy, socketmap,"
+            " tcp_table, line: those that may ask, besides this one.",
             example='["192.0.2.110", "2001:db8::110"]',
         ),
     ] = field(default_factory=list)
@@ -145,13 +163,59 @@ class ListenerSettings:
             " between loopback addresses."
         ),
     ] = False
+    socket_group: Annotated[
+        str,
+        Doc(
+            "The system group that may connect to a unix: socket; empty: that of the process.",
+            example='"postfix"',
+        ),
+    ] = ""
+    socket_mode: Annotated[
+        str, Doc("The permissions of a unix: socket, in octal; whoever may write may connect.")
+    ] = "0660"
+    refusal: Annotated[
+        Literal["dunno", "text"],
+        Doc(
+            "postfix_policy, for a client that may not relay: dunno leaves it to the restriction behind;"
+            " text refuses with 550 and says what to do, so it must stand behind permit_auth_destination."
+        ),
+    ] = "dunno"
+    charge: Annotated[
+        Literal["rcpt", "data", "end-of-message"],
+        Doc(
+            "postfix_policy: when a message counts for its quota. rcpt needs no further restriction, and"
+            " counts refused and broken off messages too; data and end-of-message need the same"
+            " check_policy_service in smtpd_data_restrictions or smtpd_end_of_data_restrictions."
+        ),
+    ] = "rcpt"
+    identity_header: Annotated[
+        str,
+        Doc(
+            "postfix_policy: the header field that names who logged in, put on top of relayed messages;"
+            " needs the same check_policy_service in smtpd_data_restrictions. Empty: only the log does.",
+            example='"X-Popgate-Identity"',
+        ),
+    ] = ""
+    permit_authenticated: Annotated[
+        bool, Doc("postfix_policy: a client that Postfix has authenticated may relay without a grant.")
+    ] = False
+    map_value: Annotated[
+        str,
+        Doc(
+            "socketmap, tcp_table: what an address that may relay is found with. RELAY serves Sendmail and"
+            " Postfix, permit postscreen.",
+        ),
+    ] = "RELAY"
+    line_end: Annotated[
+        Literal["lf", "none"],
+        Doc("line: what stands behind an answer. none: nothing, and the connection is closed behind it."),
+    ] = "lf"
 
 
 UCSPI_ONLY = (
     "command",
     "grant",
     "relayclient",
-    "on_store_fault",
     "rules_file",
     "remote_host",
     "remote_info_seconds",
@@ -160,8 +224,14 @@ UCSPI_ONLY = (
 )
 """Settings of a listener that say something for service = "ucspi" alone."""
 
-PEERS_ONLY = ("key_file", "callers", "insecure")
+PEERS_ONLY = ("key_file", "insecure")
 """The same for service = "relay_ctrl_udp"."""
+
+DELEGATION_ONLY = ("refusal", "charge", "identity_header", "permit_authenticated")
+"""The same for service = "postfix_policy"."""
+
+QUESTION_SERVICES = ("postfix_policy", "socketmap", "tcp_table", "line")
+"""Services that other mail servers and programs ask."""
 
 
 @dataclass(slots=True)

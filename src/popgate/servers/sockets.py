@@ -1,17 +1,27 @@
 """Listening sockets from what a listener's `bind` says."""
 
+import grp
 import os
 import socket
 import stat
 
 from popgate.servers.bind import parse_bind
+from popgate.values.value import value
 
 
 class ListenError(Exception):
     """The address cannot be listened on; the text says which and what to do."""
 
 
-def open_listener(bind: str, backlog: int) -> socket.socket:
+@value
+class SocketAccess:
+    """Who may connect to a unix socket: its permissions, and its group ("" leaves it)."""
+
+    mode: int = 0o660
+    group: str = ""
+
+
+def open_listener(bind: str, backlog: int, access: SocketAccess = SocketAccess()) -> socket.socket:  # noqa: B008
     """Bind and listen; `backlog` connections may wait to be accepted. Raises ListenError, or
     bind.BindError for a `bind` that cannot be read."""
     place = parse_bind(bind)
@@ -19,7 +29,7 @@ def open_listener(bind: str, backlog: int) -> socket.socket:
         if place.kind == "fd":
             return inherited(place.name)
         if place.kind == "unix":
-            return _open_unix(place.name, backlog)
+            return _open_unix(place.name, backlog, access)
         family = socket.AF_INET6 if place.is_ipv6 else socket.AF_INET
         listener = socket.socket(family, socket.SOCK_STREAM)
         try:
@@ -44,7 +54,11 @@ def open_listener(bind: str, backlog: int) -> socket.socket:
         ) from fault
 
 
-def _open_unix(path: str, backlog: int) -> socket.socket:
+def _open_unix(path: str, backlog: int, access: SocketAccess) -> socket.socket:
+    try:
+        group = grp.getgrnam(access.group).gr_gid if access.group else -1
+    except KeyError:
+        raise ListenError(f"unix:{path}: there is no group {access.group} on this machine") from None
     try:
         if stat.S_ISSOCK(os.lstat(path).st_mode):
             os.unlink(path)  # left by a server that was killed
@@ -52,17 +66,29 @@ def _open_unix(path: str, backlog: int) -> socket.socket:
         pass
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        mask = os.umask(0o117)
-        try:
-            listener.bind(path)
-        finally:
-            os.umask(mask)
+        _bind_unix(listener, path, access.mode, group)
         listener.listen(backlog)
         listener.setblocking(False)
     except OSError:
         listener.close()
         raise
     return listener
+
+
+def _bind_unix(listener: socket.socket, path: str, mode: int, group: int) -> None:
+    """The socket gets its mode and group as it is made: another user may write to its directory, and
+    could put something else in its place before they are changed."""
+    own_group, mask = os.getegid(), os.umask(0o777 & ~mode)
+    try:
+        if group >= 0 and os.geteuid() == 0:
+            os.setegid(group)
+        listener.bind(path)
+    finally:
+        os.umask(mask)
+        if os.getegid() != own_group:
+            os.setegid(own_group)
+    if group >= 0 and os.geteuid() != 0:
+        os.chown(path, -1, group, follow_symlinks=False)
 
 
 def inherited(name: str) -> socket.socket:

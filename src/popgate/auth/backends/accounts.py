@@ -100,6 +100,7 @@ _SECRET = (
     "SELECT s.secret, a.is_enabled, " + _TERMS + " FROM accounts a"  # noqa: S608 - constants
     " LEFT JOIN secrets s ON s.address = a.address WHERE a.address = ?"
 )
+_SENDERS = "SELECT address, senders FROM accounts WHERE is_enabled AND senders != '' ORDER BY address"
 # The account's row first, the alias's targets in their order behind it.
 _LISTING = (
     "SELECT -1 AS position, is_device, NULL FROM accounts WHERE address = ?1"
@@ -123,6 +124,8 @@ class AccountDatabase:
         self._reader: sqlite3.Connection | None = None
         self._writer: sqlite3.Connection | None = None
         self._write_lock = threading.Lock()
+        self._senders: dict[str, list[str]] = {}
+        self._senders_version = -1  # of the file, when they were read
         try:
             _make_private(path)
             with contextlib.closing(self._connect(_WRITE_WAIT_SECONDS)) as connection:
@@ -182,6 +185,26 @@ class AccountDatabase:
             return None
         has_mailbox = rows[0][0] == -1 and not rows[0][1]
         return Listing(has_mailbox, tuple(_mail_address(row[2]) for row in rows if row[2] is not None))
+
+    def has_account(self, identity: Identity) -> bool:
+        """Is there an enabled account of this name? Raises LookupUnavailable."""
+        row = self._row("SELECT 1 FROM accounts WHERE address = ? AND is_enabled", identity)
+        return row is not None
+
+    def sender_owners(self, sender: str) -> Sequence[str]:
+        """The enabled accounts whose terms list exactly `sender`. Reads them all when one was changed.
+        Raises LookupUnavailable."""
+        try:
+            version = self._read("PRAGMA data_version").fetchone()[0]
+            if version != self._senders_version:
+                owners: dict[str, list[str]] = {}
+                for address, senders in self._read(_SENDERS):
+                    for each in senders.split():
+                        owners.setdefault(each, []).append(address)
+                self._senders, self._senders_version = owners, version
+        except sqlite3.Error as error:
+            raise LookupUnavailable(f"account database: {error}") from error
+        return self._senders.get(sender, ())
 
     # For people: accounts.
 
