@@ -5,6 +5,7 @@ import os
 import socket
 import stat
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from popgate.commands import login
 from popgate.grants.stores import spool
 from popgate.protocols.relay_ctrl_udp import PacketError, PeerLogin, Receiver, signed_login
 from popgate.values.address import ClientAddress, Network
+from popgate.values.identity import Identity
 from support.ports import free_port
 from support.relay_ctrl import Installed
 
@@ -377,7 +379,7 @@ def test_records_of_ours_that_were_tampered_with(site: Site) -> None:
         content[:-1],
         content + b"X=1\0",
         content.replace(b"USER=bob", b"USER=eve"),
-        content.replace(b"VERSION=1", b"VERSION=2"),
+        content.replace(b"VERSION=2", b"VERSION=3"),
     ):
         site.entry.write_bytes(changed)
         assert not site.relays()
@@ -389,3 +391,28 @@ def test_every_case_is_played() -> None:
     for case in CASES:
         number = case.removeprefix("rc-")
         assert f"_{number}_" in text, case
+
+
+def test_a_grant_that_is_being_written_is_waited_for(site: Site) -> None:
+    """A server has written what was relayed, and has yet to date the file (spool.rewrite)."""
+    login_at = time.time_ns() // 1000 - 300_000_000
+    bob = spool.Record(Identity("bob"), "pop3", login_at, login_at, login_at, used=(1, 1, 4096))
+    site.entry.write_bytes(spool.serialise([bob])[0])
+    is_over = threading.Event()
+
+    def write_on_and_on() -> None:
+        while not is_over.is_set():
+            os.utime(site.entry)
+            time.sleep(0.001)
+            os.utime(site.entry, ns=(login_at * 1000, login_at * 1000))
+            time.sleep(0.003)
+
+    writer = threading.Thread(target=write_on_and_on)
+    writer.start()
+    try:
+        assert all(site.relays() for _ in range(15))
+    finally:
+        is_over.set()
+        writer.join()
+    os.utime(site.entry)
+    assert not site.relays()  # it was never dated: no grant

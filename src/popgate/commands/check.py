@@ -15,6 +15,8 @@ from popgate.values.address import AddressError, ClientAddress
 
 FUTURE_SECONDS = 2
 MAX_AGE_SECONDS = 43200
+_READINGS = 5
+_BEING_WRITTEN_SECONDS = 0.002
 
 
 def main(arguments: list[str]) -> None:
@@ -50,13 +52,18 @@ def _check(program: Program) -> None:
     place = find_place(program)
     if place is None:
         return
-    found = _read(place, name, program)
-    if found is None:
-        if log_ips and not _exists(place, name):
-            program.say(f"IP {name} not found")
-        return
-    content, state = found
-    records = spool.parse(content, state.st_mtime_ns // 1000)
+    for _ in range(_READINGS):
+        found = _read(place, name, program)
+        if found is None:
+            if log_ips and not _exists(place, name):
+                program.say(f"IP {name} not found")
+            return
+        content, state = found
+        modified = state.st_mtime_ns // 1000
+        records = spool.parse(content, modified)
+        if spool.is_settled(content, modified, records):
+            break
+        time.sleep(_BEING_WRITTEN_SECONDS)  # a server is just about to date the file
     if records is None:
         program.warn(f"Ignored '{name}': it holds what is no record of a login")
         return

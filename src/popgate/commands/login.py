@@ -118,9 +118,11 @@ def _merged(place: Place, name: str, login: Login, window: int, now_ns: int) -> 
     kept.sort(key=_login_of, reverse=True)
     # The clock of another process may be a little ahead; the last login stands first all the same.
     first.login = max([now, *[each.login for each in kept]])
-    content, _ = spool.serialise([first, *kept])
+    # A record that was kept may have been renewed by a process whose clock is a little ahead.
+    latest = max([each.renewed for each in (first, *kept)])
+    content, _ = spool.serialise([first, *kept], by_file=latest)
     # The nanoseconds are a serial number for readers who remember files (the directory store).
-    return content, now * 1000 + time.time_ns() % 1000
+    return content, latest * 1000 + time.time_ns() % 1000
 
 
 def _records(place: Place, name: str) -> list[spool.Record]:

@@ -33,6 +33,8 @@ CACHED_FILES: Final = 4096
 _LOCK_WAIT_SECONDS: Final = 0.00005
 _NAMES_AT_MOST: Final = 100
 _RACES_AT_MOST: Final = 20
+_Remembered = tuple[tuple[int, int, int, int], tuple[Grant, ...], bytes]
+"""The state of a file, what it says, and its octets."""
 
 
 class DirectoryStore:
@@ -60,12 +62,13 @@ class DirectoryStore:
         self._allowed_uids = self._own_uids
         self._file_mode = file_mode
         self._lock_seconds = lock_seconds
-        self._cache: dict[str, tuple[tuple[int, int, int, int], tuple[Grant, ...]]] = {}
+        self._cache: dict[str, _Remembered] = {}
         self._rename2 = rename2_here()
         self._directory = -1
         self._lock_file = -1
         self._lock_owner = 0
         self._threads = threading.Lock()
+        self._can_rewrite = True  # until the file system proves too coarse with times
         self._spares = Spares()
         self._replaced: tuple[str, os.stat_result] | None = None  # by the change under way
         try:
@@ -95,11 +98,11 @@ class DirectoryStore:
         self._reopen_if_replaced()
         return self._change(address, change)
 
-    def _change(self, address: ClientAddress, change: Change) -> Sequence[Grant]:
+    def _change(self, address: ClientAddress, change: Change, *, in_place: bool = True) -> Sequence[Grant]:
         with self._threads:
             self._lock()
             try:
-                return self._change_locked(address, change)
+                return self._change_locked(address, change, in_place=in_place)
             finally:
                 fcntl.flock(self._lock_file, fcntl.LOCK_UN)
 
@@ -120,7 +123,7 @@ class DirectoryStore:
                 if _LIKE_AN_ADDRESS.issuperset(name) or spool.is_temporary(name):
                     self._remove_litter(name, now)
                 continue
-            grants, state = self._read(address)
+            grants, state, _ = self._read(address)
             if not grants:
                 self._remove_litter(name, now)
                 continue
@@ -155,7 +158,7 @@ class DirectoryStore:
                     return grants
                 return [rules.redated(grant, delta_seconds) for grant in grants]
 
-            self.change(address, moved)
+            self._change(address, moved, in_place=False)
 
     def forget(self) -> None:
         """Forget what files said, so that the next look-up of each reads it."""
@@ -199,10 +202,12 @@ class DirectoryStore:
         except OSError as error:
             raise _fault("lock", self._path, error) from error
 
-    def _change_locked(self, address: ClientAddress, change: Change) -> Sequence[Grant]:
+    def _change_locked(
+        self, address: ClientAddress, change: Change, *, in_place: bool = True
+    ) -> Sequence[Grant]:
         name = address.text
         for _ in range(_RACES_AT_MOST):
-            before, state = self._look_up(address)
+            before, state = self._look_up(address, is_locked=True)
             after = rules.in_order(change(before))
             if tuple(after) == before:
                 return before
@@ -213,9 +218,28 @@ class DirectoryStore:
                         os.unlink(name, dir_fd=self._directory)
                     return ()
                 records = [_record(grant) for grant in after]
-                content, count = spool.serialise(records)
-                latest = max([record.renewed for record in records[:count]])
-                if self._replace(name, content, _modified_ns(latest, state), state):
+                latest = max([record.renewed for record in records])
+                is_newer = latest > max([_micros(grant.renewed_at) for grant in before], default=0)
+                remembered = self._cache.get(name) if before and in_place and self._can_rewrite else None
+                # Whoever only logs in leaves the times to the file; once something was relayed, they
+                # stand in it for as long as it is written in place.
+                is_by_file = is_newer and (remembered is None or spool.is_by_file(remembered[2]))
+                content, count = spool.serialise(records, by_file=latest if is_by_file else -1)
+                if count < len(records):
+                    latest = max([record.renewed for record in records[:count]])
+                modified_ns = _modified_ns(latest, state)
+                if (
+                    remembered is not None
+                    and state is not None
+                    and self._write_in_place(name, content, modified_ns, state, remembered[2])
+                ):
+                    written = self._stat(name)
+                    if written is None or written.st_ino != state.st_ino:
+                        continue  # somebody without a lock put another file there
+                    break
+                if self._replace(name, content, modified_ns, state):
+                    written = self._stat(name)
+                    self._retire(written)
                     break
             except FileNotFoundError as error:
                 if not after:
@@ -226,11 +250,31 @@ class DirectoryStore:
         else:
             raise StoreError(f"the grant file {name} is being replaced all the time")
         stored = tuple([_grant(address, record) for record in records[:count]])
-        written = self._stat(name)
-        self._retire(written)
-        if written is not None and not _is_relay_ctrls(stored):
-            self._remember(name, written, stored)
+        if written is not None:
+            if written.st_mtime_ns != modified_ns:
+                self._can_rewrite = False
+            if not _is_relay_ctrls(stored):
+                self._remember(name, written, stored, content)
         return stored
+
+    def _write_in_place(
+        self, name: str, content: bytes, modified_ns: int, before: os.stat_result, there: bytes
+    ) -> bool:
+        """Put `content` into the file that is there, whose state is `before` and octets are `there`;
+        False where it has to be another file.
+
+        Octets are written only where they name their times. Until such a file is dated, its time and
+        those that it names differ, and nobody takes it for renewed.
+        """
+        if content == there:
+            os.utime(name, ns=(modified_ns, modified_ns), dir_fd=self._directory, follow_symlinks=False)
+            return True
+        return (
+            len(content) == len(there)
+            and not spool.is_by_file(there)
+            and spool.has_same_head(content, there)
+            and spool.rewrite(self._directory, name, content, modified_ns, before)
+        )
 
     def _replace(self, name: str, content: bytes, modified_ns: int, before: os.stat_result | None) -> bool:
         """Put `content` in place; False where somebody without a lock was quicker, and theirs stays."""
@@ -342,7 +386,7 @@ class DirectoryStore:
                 if state is None:
                     return
                 address = _address_of(name)
-                if address is not None and self._read(address)[0]:
+                if address is not None and self._read(address, is_locked=True)[0]:
                     return
                 if spool.is_temporary(name):
                     if now - state.st_mtime <= STALE_SECONDS:
@@ -364,40 +408,53 @@ class DirectoryStore:
 
     # Without a lock.
 
-    def _look_up(self, address: ClientAddress) -> tuple[tuple[Grant, ...], os.stat_result | None]:
+    def _look_up(
+        self, address: ClientAddress, *, is_locked: bool = False
+    ) -> tuple[tuple[Grant, ...], os.stat_result | None]:
         """As _read, but at the cost of a stat where the file was read before."""
         name = address.text
         state = self._stat(name)
         if state is None:
             return (), None
-        cached = self._cache.get(name)
-        if cached is not None and cached[0] == _key(state):
-            return cached[1], state
+        remembered = self._cache.get(name)
+        if remembered is not None and remembered[0] == _key(state):
+            return remembered[1], state
         if not spool.is_grant_file(state, self._allowed_uids):
             return (), state
-        grants, read_state = self._read(address)
-        if read_state is not None and grants and not _is_relay_ctrls(grants):
-            self._remember(name, read_state, grants)
-        return grants, read_state
+        grants, state, content = self._read(address, is_locked=is_locked)
+        if state is not None and grants and not _is_relay_ctrls(grants):
+            self._remember(name, state, grants, content)
+        return grants, state
 
-    def _remember(self, name: str, state: os.stat_result, grants: tuple[Grant, ...]) -> None:
+    def _remember(self, name: str, state: os.stat_result, grants: tuple[Grant, ...], content: bytes) -> None:
         if len(self._cache) >= CACHED_FILES:
             self._cache.clear()
-        self._cache[name] = (_key(state), grants)
+        self._cache[name] = (_key(state), grants, content)
 
-    def _read(self, address: ClientAddress) -> tuple[tuple[Grant, ...], os.stat_result | None]:
+    def _read(
+        self, address: ClientAddress, *, is_locked: bool = False
+    ) -> tuple[tuple[Grant, ...], os.stat_result | None, bytes]:
         name = address.text
         try:
             found = spool.read(self._directory, name, self._allowed_uids)
         except OSError as error:
             raise _fault("read", name, error) from error
         if found is None:
-            return (), None
+            return (), None, b""
         content, state = found
-        records = spool.parse(content, state.st_mtime_ns // 1000)
+        modified = state.st_mtime_ns // 1000
+        records = spool.parse(content, modified)
+        if not is_locked and not spool.is_settled(content, modified, records):
+            # Perhaps somebody is writing it. Whoever does, holds the lock.
+            with self._threads:
+                self._lock()
+                try:
+                    return self._read(address, is_locked=True)
+                finally:
+                    fcntl.flock(self._lock_file, fcntl.LOCK_UN)
         if records is None:
-            return (), state
-        return tuple([_grant(address, record) for record in records]), state
+            return (), state, content
+        return tuple([_grant(address, record) for record in records]), state, content
 
     def _names(self) -> list[str]:
         try:

@@ -5,12 +5,16 @@ The directory is shared with relay-ctrl's programs, so a file begins as theirs d
 renewal. What follows is ours:
 
     file    = [ "USER=" user NUL ] [ "DOMAIN=" domain NUL ] [ ours ]
-    ours    = "POPGATE_VERSION=1" NUL 1*( "POPGATE_GRANT=" record NUL )
-    record  = identity SP protocol SP since SP login SP renewed    ; microseconds, Unix time
+    ours    = "POPGATE_VERSION=2" NUL 1*( "POPGATE_GRANT=" record NUL )
+    record  = identity SP protocol SP since SP login SP renewed    ; microseconds, Unix time, 16 digits
               SP window SP max-age                                 ; seconds, or "-"
               SP 3( quota SP )                                     ; messages, recipients, bytes, or "-"
-              3( used SP )
+              3( used SP )                                         ; 10, 10 and 15 digits or more
               device SP senders                                    ; "0" or "1"; a,b,c or "-"
+
+`login` and `renewed` may also be 16 times "=": the file's modification time. A login that changes
+nothing else is then a new time of the file, as with relay-ctrl, and no octet is written. Numbers have
+their width so that a file can be written in place (see `rewrite`).
 
 Records stand in the order of their logins, the last one first; USER and DOMAIN repeat
 the first one's identity. A file that is not exactly so is not a grant: relay-ctrl's own
@@ -31,7 +35,8 @@ MAX_SENDERS_BYTES = 2048
 """What the senders of one record may take; those beyond are left out, which only refuses."""
 MICRO = 1_000_000
 
-_VERSION = b"POPGATE_VERSION=1"
+_VERSION = b"POPGATE_VERSION=2"
+_BY_FILE = "=" * 16
 _GRANT = b"POPGATE_GRANT="
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -107,7 +112,7 @@ def parse(content: bytes, modified: int) -> list[Record] | None:
             return [Record(_relay_ctrl_identity(user, domain), "relay-ctrl", modified, modified, modified)]
         if pieces[index] != _VERSION or index + 1 == len(pieces):
             return None
-        records = [_parse_record(piece) for piece in pieces[index + 1 :]]
+        records = [_parse_record(piece, modified) for piece in pieces[index + 1 :]]
     except (IdentityError, ValueError):
         return None
     first = records[0].identity
@@ -119,10 +124,19 @@ def parse(content: bytes, modified: int) -> list[Record] | None:
     return _dated(records, modified)
 
 
-def serialise(records: list[Record]) -> tuple[bytes, int]:
+def is_settled(content: bytes, modified: int, records: list[Record] | None) -> bool:
+    """Do the octets and the modification time belong together? Otherwise somebody may be writing the
+    file this very moment, and it is worth reading again, best under the lock."""
+    if not records:
+        return _VERSION not in content  # no file of ours, and none of ours torn
+    return max([record.renewed for record in records]) == modified or _VERSION not in content
+
+
+def serialise(records: list[Record], *, by_file: int = -1) -> tuple[bytes, int]:
     """The bytes of a file, and how many records are in it: `records` in order, the oldest ones
     left out where it would grow too long.
 
+    `by_file`: a time that is not written, for it will be the file's own.
     Raises ValueError for a record that could not be read again.
     """
     head = b""
@@ -134,7 +148,7 @@ def serialise(records: list[Record]) -> tuple[bytes, int]:
     content = head + _VERSION + b"\0"
     count = 0
     for record in records:
-        piece = b"%b%b\0" % (_GRANT, _format_record(record).encode("ascii"))
+        piece = b"%b%b\0" % (_GRANT, _format_record(record, by_file).encode("ascii"))
         if len(content) + len(piece) > MAX_BYTES:
             break
         content += piece
@@ -299,6 +313,46 @@ def rewrite_temporary(
         os.close(file)
 
 
+def rewrite(directory: int, name: str, content: bytes, modified_ns: int, before: os.stat_result) -> bool:
+    """Write `content` over the grant file `name` of the same length, and date it; False where the file
+    is no longer the one of which `before` is the state. Raises OSError.
+
+    Under the lock, and for readers who look whether what they read `is_settled`. Until the file is
+    dated again it has the time of the writing: whoever is killed in between leaves a file whose octets
+    name an older time, and that is no grant. relay-ctrl's programs read the file's beginning and its
+    time only, so the beginning must stay as it is.
+    """
+    try:
+        file = os.open(name, _REWRITE, dir_fd=directory)
+    except OSError:
+        return False
+    try:
+        state = os.fstat(file)
+        if (state.st_ino, state.st_ctime_ns, state.st_size) != (
+            before.st_ino,
+            before.st_ctime_ns,
+            len(content),
+        ):
+            return False
+        if os.pwrite(file, content, 0) != len(content):
+            raise OSError(28, "short write to a grant file")  # ENOSPC
+        os.utime(file, ns=(modified_ns, modified_ns))
+        return True
+    finally:
+        os.close(file)
+
+
+def is_by_file(content: bytes) -> bool:
+    """Does a file of ours leave one of its times to its modification time?"""
+    return b" ================" in content
+
+
+def has_same_head(content: bytes, other: bytes) -> bool:
+    """Do both begin with the same USER and DOMAIN?"""
+    head = content.find(_VERSION)
+    return head >= 0 and content[:head] == other[:head] and other.startswith(_VERSION, head)
+
+
 def is_like(state: os.stat_result, other: os.stat_result) -> bool:
     """A regular file with one name, and with the other's owner, group and mode?"""
     return (
@@ -362,7 +416,7 @@ def _dated(records: list[Record], modified: int) -> list[Record] | None:
     return records
 
 
-def _parse_record(piece: bytes) -> Record:
+def _parse_record(piece: bytes, modified: int) -> Record:
     if not piece.startswith(_GRANT):
         raise ValueError
     fields = piece[len(_GRANT) :].decode("ascii").split(" ")
@@ -380,8 +434,8 @@ def _parse_record(piece: bytes) -> Record:
         identity,
         protocol,
         _number(since),
-        _number(login),
-        _number(renewed),
+        modified if login == _BY_FILE else _number(login),
+        modified if renewed == _BY_FILE else _number(renewed),
         None if window == "-" else _number(window),
         None if max_age == "-" else _number(max_age),
         (
@@ -395,20 +449,33 @@ def _parse_record(piece: bytes) -> Record:
     )
 
 
-def _format_record(record: Record) -> str:
+def _format_record(record: Record, by_file: int) -> str:
     if not 0 < len(record.protocol) <= 16 or not _PROTOCOL.issuperset(record.protocol):
         raise ValueError(f"not a login protocol: {record.protocol!r}")
     numbers = (record.since, record.login, record.renewed, *record.used)
     if min(numbers) < 0 or max(numbers) >= 10**17:
         raise ValueError("a time or count of the grant is out of range")
-    quotas = ["-" if quota < 0 else "%d" % quota for quota in record.quotas]
+    quotas = (
+        "- - -"
+        if record.quotas == _NO_QUOTAS
+        else " ".join([_optional_quota(each) for each in record.quotas])
+    )
     um, ur, ub = record.used
     senders = _format_senders(record.senders) if record.senders else "-"
+    login = _BY_FILE if record.login == by_file else f"{record.login:016}"
+    renewed = _BY_FILE if record.renewed == by_file else f"{record.renewed:016}"
     return (
-        f"{record.identity or '-'} {record.protocol} {record.since} {record.login} {record.renewed}"
-        f" {_optional(record.window)} {_optional(record.max_age)} {' '.join(quotas)}"
-        f" {um} {ur} {ub} {int(record.is_device)} {senders}"
+        f"{record.identity or '-'} {record.protocol} {record.since:016} {login} {renewed}"
+        f" {_optional(record.window)} {_optional(record.max_age)} {quotas}"
+        f" {um:010} {ur:010} {ub:015} {int(record.is_device)} {senders}"
     )
+
+
+_NO_QUOTAS = (-1, -1, -1)
+
+
+def _optional_quota(quota: int) -> str:
+    return "-" if quota < 0 else "%d" % quota
 
 
 def _optional(seconds: int | None) -> str:
@@ -417,7 +484,7 @@ def _optional(seconds: int | None) -> str:
 
 def _number(text: str) -> int:
     # The piece is ASCII, so isdigit() means 0 to 9.
-    if not text.isdigit() or len(text) > 17 or (text[0] == "0" and text != "0"):
+    if not text.isdigit() or len(text) > 17:
         raise ValueError
     return int(text)
 
