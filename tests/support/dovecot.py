@@ -19,7 +19,7 @@ state_dir = {root}/state
 instance_name = {root}
 log_path = {root}/log
 protocols = pop3 imap
-listen = 127.0.0.1
+listen = {listen}
 ssl = no
 disable_plaintext_auth = no
 auth_mechanisms = plain login cram-md5
@@ -70,6 +70,7 @@ service auth {{
     mode = 0666
   }}
 }}
+{settings}
 """
 
 # Dovecot's documentation calls this the high-performance mode: processes serve many connections.
@@ -82,7 +83,7 @@ class Dovecot:
 
     `users` maps names to passwords. `mail_location` is Dovecot's setting; by default each
     user's Maildir is the one that `maildir(name)` returns. `sasl_socket` speaks Dovecot's
-    authentication protocol, for Postfix.
+    authentication protocol, for Postfix. `settings`: further lines of its configuration.
     """
 
     def __init__(
@@ -91,10 +92,14 @@ class Dovecot:
         *,
         is_fast: bool = False,
         mail_location: str = "maildir:~/Maildir",
+        listen: str = "127.0.0.1",
+        settings: str = "",
     ) -> None:
         self._users = dict(users)
         self._is_fast = is_fast
         self._mail_location = mail_location
+        self._listen = listen
+        self._settings = settings
 
     def __enter__(self) -> "Dovecot":
         for package in ("dovecot-core", "dovecot-pop3d", "dovecot-imapd"):
@@ -127,6 +132,8 @@ class Dovecot:
                 pop3=self.pop3_port,
                 imap=self.imap_port,
                 mail_location=self._mail_location,
+                listen=self._listen,
+                settings=self._settings,
                 login=_FAST_LOGIN if self._is_fast else "service_count = 1",
                 mail=_FAST_MAIL if self._is_fast else "service_count = 1",
             )

@@ -61,8 +61,8 @@ __all__ = [
     "grant_store",
     "grants",
     "history",
+    "listener_key",
     "mailboxes",
-    "peer_key",
     "queue",
     "queue_admin",
     "recipients",
@@ -228,11 +228,13 @@ def smarthost_password(config: Config) -> str:
         return file.readline().rstrip("\r\n")
 
 
-def peer_key(settings: ListenerSettings) -> bytes | None:
-    """The key in a listener's key_file, without a line end; None where none is named. Raises OSError."""
-    if not settings.key_file:
+def listener_key(settings: ListenerSettings) -> bytes | None:
+    """What is in a listener's key_file or secret_file, without a line end; None where none is named.
+    Raises OSError."""
+    name = settings.key_file or settings.secret_file
+    if not name:
         return None
-    with open(settings.key_file, "rb") as file:
+    with open(name, "rb") as file:
         return file.read(_KEY_OCTETS).strip()
 
 

@@ -24,7 +24,7 @@ _GENERATIONS = 2
 @dataclass(slots=True)
 class BoundListener:
     """A listener's settings with its listening socket and the name it is bound to. `key`: what is in
-    its key_file; a worker that is started again has that of its generation."""
+    its key_file or secret_file; a worker that is started again has that of its generation."""
 
     settings: ListenerSettings
     socket: socket.socket

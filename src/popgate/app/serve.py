@@ -214,13 +214,14 @@ def _read_keys(listeners: Sequence[BoundListener]) -> None:
     """As the user that the server runs as, who must be able to read them again at a reload."""
     for bound in listeners:
         try:
-            bound.key = backends.peer_key(bound.settings)
+            bound.key = backends.listener_key(bound.settings)
         except OSError as fault:
             raise StartRefused(
-                f"{bound.settings.key_file}: {fault.strerror}; it is read as the user that popgate runs as"
+                f"{fault.filename}: {fault.strerror}; it is read as the user that popgate runs as"
             ) from fault
         if bound.key is not None and len(bound.key) < MIN_KEY_OCTETS:
-            raise StartRefused(f"{bound.settings.key_file}: a key has {MIN_KEY_OCTETS} octets or more")
+            name = bound.settings.key_file or bound.settings.secret_file
+            raise StartRefused(f"{name}: a key has {MIN_KEY_OCTETS} octets or more")
 
 
 def _refuse_fixed_changes(old: Config, new: Config) -> None:

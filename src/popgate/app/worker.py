@@ -4,10 +4,11 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from popgate.app import backends
 from popgate.app.context import BoundListener, ServerContext
+from popgate.app.http_services import BUSY_REPLY, HttpServices
 from popgate.app.logs import LogWriter
 from popgate.app.loop import run_loop
 from popgate.app.peers import open_peers
@@ -20,8 +21,9 @@ from popgate.servers.connection import Connection
 from popgate.servers.limits import ConnectionLimits, ConnectionTable, ListenerTable
 from popgate.servers.listener import Deadlines, Listener
 from popgate.servers.peer_logins import PeerListener
-from popgate.servers.settings import QUESTION_SERVICES, LimitSettings
+from popgate.servers.settings import HTTP_SERVICES, QUESTION_SERVICES, LimitSettings
 from popgate.servers.tls import CertificateWatch
+from popgate.sessions.session import Peer, Session
 from popgate.values.address import Network
 from popgate.values.event import Event, EventSink
 
@@ -51,11 +53,14 @@ async def _serve(context: ServerContext, number: int, pipes: ChildPipes) -> int:
     services = open_services(context, runtime, lambda: _wake(context.wake_write))
     table = context.connection_table(number)
     sessions = SessionMaker(config, runtime, services, context.user_table(number))
+    http = HttpServices(config, runtime, services.grants, services.accounts.get)
     listeners: list[_AnyListener] = []
     servers: list[_AnyServer] = []
     for index, bound in enumerate(context.listeners):
         if bound.settings.service == "relay_ctrl_udp":
             continue  # all of them are one, below
+        if bound.settings.service == "dovecot_auth_policy" and number != 0:
+            continue  # who hears that sessions begin must hear that they end
         if bound.settings.service == "ucspi":
             # here, as create_server does: a reload that is refused changes nothing
             bound.socket.listen(bound.settings.backlog)
@@ -73,7 +78,10 @@ async def _serve(context: ServerContext, number: int, pipes: ChildPipes) -> int:
             listeners.append(ucspi)
             servers.append(ucspi)
             continue
-        listener = _listener(bound, index, context, sessions, table, emit, runtime.token)
+        make_session, busy_reply = sessions.for_listener(bound.settings), sessions.busy_reply(bound.settings)
+        if bound.settings.service in HTTP_SERVICES:
+            make_session, busy_reply = http.for_listener(bound), BUSY_REPLY
+        listener = _listener(bound, index, context, make_session, busy_reply, table, emit, runtime.token)
         listeners.append(listener)
         servers.append(
             await loop.create_server(
@@ -94,7 +102,7 @@ async def _serve(context: ServerContext, number: int, pipes: ChildPipes) -> int:
         servers.append(peers)
     os.write(pipes.ready, b"r")
     os.close(pipes.ready)
-    ticker = asyncio.ensure_future(_tick(listeners, history.flush))
+    ticker = asyncio.ensure_future(_tick(listeners, (http.tick, history.flush)))
     await stop.wait()
     await _drain(servers, listeners, config.limits.drain_seconds)
     ticker.cancel()
@@ -112,7 +120,8 @@ def _listener(
     bound: BoundListener,
     index: int,
     context: ServerContext,
-    sessions: SessionMaker,
+    make_session: Callable[[Peer], Session],
+    busy_reply: bytes,
     table: ConnectionTable,
     emit: EventSink,
     token: Callable[[], str],
@@ -124,21 +133,21 @@ def _listener(
         tls = CertificateWatch(
             config.tls,
             settings.tls_profile,
-            "pop3" if settings.service == "pop3" else "smtp",
+            _tls_protocol(settings.service),
             lambda detail: emit(Event("tls.certificate.refused", clock.now(), {"detail": detail})),
         )
     return Listener(
         service=settings.service,
         name=bound.name,
         number=index,
-        make_session=sessions.for_listener(settings),
-        busy_reply=sessions.busy_reply(settings),
+        make_session=make_session,
+        busy_reply=busy_reply,
         limits=ConnectionLimits(
             settings.max_connections,
             settings.max_connections_per_address,
             config.limits.connections_per_subnet,
         ),
-        table=ListenerTable(table) if is_asked else table,
+        table=ListenerTable(table) if is_asked or settings.service in HTTP_SERVICES else table,
         deadlines=_deadlines(config.limits, settings.service),
         clock=clock,
         emit=emit,
@@ -146,8 +155,15 @@ def _listener(
         tls=tls,
         implicit_tls=settings.tls == "implicit",
         proxy_from=[Network.parse(text) for text in settings.proxy_from],
-        callers=[Network.parse(text) for text in settings.callers] if is_asked else None,
+        callers=[Network.parse(text) for text in settings.callers] if is_asked or settings.callers else None,
     )
+
+
+def _tls_protocol(service: str) -> str:
+    """RFC 7301's name, for ALPN."""
+    if service in HTTP_SERVICES:
+        return "http/1.1"
+    return "pop3" if service == "pop3" else "smtp"
 
 
 def _deadlines(limits: LimitSettings, service: str) -> Deadlines:
@@ -160,13 +176,14 @@ def _deadlines(limits: LimitSettings, service: str) -> Deadlines:
     )
 
 
-async def _tick(listeners: list[_AnyListener], flush_history: Callable[[], None]) -> None:
+async def _tick(listeners: list[_AnyListener], others: Sequence[Callable[[], None]]) -> None:
     until_certificates = _CERTIFICATE_SECONDS
     while True:
         await asyncio.sleep(1.0)
         for listener in listeners:
             listener.tick()
-        flush_history()
+        for other in others:
+            other()
         until_certificates -= 1.0
         if until_certificates <= 0:
             until_certificates = _CERTIFICATE_SECONDS

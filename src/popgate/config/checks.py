@@ -7,6 +7,7 @@ the server's files cannot be read.
 
 from collections.abc import Callable
 
+from popgate.config.http import http_findings
 from popgate.config.lines import KeyPath
 from popgate.config.names import domain_fault
 from popgate.config.networks import PRIVATE, SHORTEST_PREFIX, Findings, network_findings
@@ -16,7 +17,14 @@ from popgate.config.schema import Finding
 from popgate.config.settings import Config, relay_by
 from popgate.queue.routes import RouteError, parse_route
 from popgate.servers.bind import Bind, BindError, parse_bind
-from popgate.servers.settings import PEERS_ONLY, QUESTION_SERVICES, UCSPI_ONLY, ListenerSettings
+from popgate.servers.settings import (
+    DOVECOT_ONLY,
+    HTTP_SERVICES,
+    PEERS_ONLY,
+    QUESTION_SERVICES,
+    UCSPI_ONLY,
+    ListenerSettings,
+)
 from popgate.values.address import AddressError, ClientAddress, Network
 from popgate.values.identity import Identity, IdentityError
 
@@ -77,7 +85,9 @@ def nul_findings(config: Config) -> Findings:
         (("delivery", "ca_file"), config.delivery.ca_file),
     ]
     paths += [(("auth", "backends", index), text) for index, text in enumerate(config.auth.backends)]
-    paths += [(("listener", index, "key_file"), each.key_file) for index, each in enumerate(config.listener)]
+    for index, each in enumerate(config.listener):
+        paths += [(("listener", index, "key_file"), each.key_file)]
+        paths += [(("listener", index, "secret_file"), each.secret_file)]
     for path, text in paths:
         if "\0" in text:
             yield True, Finding(path, "holds a NUL, which no path can")
@@ -163,11 +173,15 @@ def _one_listener(config: Config, listener: ListenerSettings, path: KeyPath, bin
         yield from peer_findings(config, listener, path, bind)
     else:
         yield from says_nothing(listener, path, PEERS_ONLY)
-        if listener.service not in QUESTION_SERVICES:
+        if listener.service not in (*QUESTION_SERVICES, *HTTP_SERVICES):
             yield from says_nothing(listener, path, ("callers",))
+    if listener.service in HTTP_SERVICES:
+        yield from http_findings(config, listener, path, bind)
+    else:
+        yield from says_nothing(listener, path, ("secret_file", *DOVECOT_ONLY))
     yield from question_findings(config, listener, path, bind)
     yield from socket_findings(listener, path, bind)
-    counts_addresses = listener.service not in ("relay_ctrl_udp", *QUESTION_SERVICES)
+    counts_addresses = listener.service not in ("relay_ctrl_udp", *QUESTION_SERVICES, *HTTP_SERVICES)
     if counts_addresses and listener.max_connections_per_address > listener.max_connections:
         yield (
             False,
@@ -220,12 +234,13 @@ def _covers(one: Network, other: Network) -> bool:
 def _relaying(listener: ListenerSettings, path: KeyPath, *, can_log_in: bool) -> Findings:
     path = (*path, "relay_by")
     if listener.relay_by is None or (
-        listener.service in ("pop3", "ucspi", "relay_ctrl_udp", *QUESTION_SERVICES) and not listener.relay_by
+        listener.service in ("pop3", "ucspi", "relay_ctrl_udp", *QUESTION_SERVICES, *HTTP_SERVICES)
+        and not listener.relay_by
     ):
         return
     if listener.service == "ucspi":
         yield True, Finding(path, "here the program decides", 'remove it; grant = "check" tells the program')
-    elif listener.service in ("pop3", "relay_ctrl_udp", *QUESTION_SERVICES):
+    elif listener.service in ("pop3", "relay_ctrl_udp", *QUESTION_SERVICES, *HTTP_SERVICES):
         what = {"pop3": "POP3 relays", "relay_ctrl_udp": "datagrams relay"}
         says = what.get(listener.service, "this service relays")
         yield True, Finding(path, f"{says} nothing", "remove it, or put it on an smtp listener")

@@ -13,6 +13,7 @@ from popgate.config.lines import KeyPath
 from popgate.config.schema import Finding
 from popgate.config.settings import Config
 from popgate.protocols.relay_ctrl_udp import MIN_KEY_OCTETS
+from popgate.servers.settings import HTTP_SERVICES
 
 Findings = Iterator[tuple[bool, Finding]]
 
@@ -39,6 +40,8 @@ def file_findings(config: Config, now: float) -> Findings:
             yield from _chain(("listener", index), listener.command, listener.rules_file)
         elif listener.service == "relay_ctrl_udp" and listener.key_file:
             yield from _peer_key(("listener", index, "key_file"), listener.key_file, config.user)
+        elif listener.service in HTTP_SERVICES and listener.secret_file:
+            yield from _peer_key(("listener", index, "secret_file"), listener.secret_file, config.user)
     if config.delivery.password_file:
         yield from _secret(("delivery", "password_file"), config.delivery.password_file)
     if config.delivery.ca_file:

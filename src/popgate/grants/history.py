@@ -317,11 +317,11 @@ def _of(used: int, limit: int) -> str:
 
 
 _SENTENCES: Final = {
-    "grant.allow": "{identity} logged in by {protocol}: may relay",
+    "grant.allow": "{identity} logged in by {protocol}{told}: may relay",
     "grant.renew": "{identity}: renewed ({reason})",
     "grant.revoke": "{identity}: the grant was ended early ({reason})",
     "grant.lapse": "{identity}: the grant lapsed ({reason})",
-    "grant.refuse": "{identity} logged in by {protocol}, which gave no grant ({reason})",
+    "grant.refuse": "{identity} logged in by {protocol}{told}, which gave no grant ({reason})",
     "grant.quota": "{identity}: a limit was reached ({reason})",
     "grant.alarm": "alarm: {reason}",
     "smtp.relay.permitted": "mail from {sender} to {recipient}: relayed for {identity} ({reason})",
@@ -351,7 +351,8 @@ def story(event: Event) -> Explained:
     if event.name == "relay.decide":
         text = _decided(event.fields)
     elif sentence is not None:
-        text = sentence.format_map(_Fields(event.fields))
+        via = event.fields.get("via")
+        text = sentence.format_map(_Fields(event.fields, told=f" (told by {via})" if via else ""))
     else:
         told = [
             f"{name}={field}" for name, field in event.fields.items() if name not in ("client", "session")

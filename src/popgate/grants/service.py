@@ -73,9 +73,11 @@ class Grants:
         session: str,
         *,
         at: float | None = None,
+        via: str = "",
     ) -> bool:
         """A completed login from `address`: True when a grant is in force for every process.
 
+        `via`: who told of it, where it was a login at somebody else's server; for the log alone.
         `at`: when the login was, where it is heard of later (a line of a log); its window runs from
         then, and what a later login has given stays. A time to come is now. False where the
         address or the account may have no grant, or the store is at fault; an event says which.
@@ -95,7 +97,7 @@ class Grants:
         if refusal is None and at is not None and not rules.is_live(fresh, self._settings, now):
             refusal = "late"
         if refusal is not None:
-            self._emit("grant.refuse", identity, address, protocol, refusal, session)
+            self._emit("grant.refuse", identity, address, protocol, refusal, session, via)
             return False
 
         outcome = _LoginOutcome()
@@ -107,20 +109,20 @@ class Grants:
             stored = self._store.change(key, change)
         except StoreError as error:
             self._store_fault(error, address, session)
-            self._emit("grant.refuse", identity, address, protocol, "store-unavailable", session)
+            self._emit("grant.refuse", identity, address, protocol, "store-unavailable", session, via)
             return False
         self._tell_lapsed(outcome.lapsed)
         if outcome.others >= self._settings.max_identities_per_address:
             self._alarm_identities(address, outcome.others + 1, session)
         if outcome.refused or not any(grant.identity == identity and grant.login_at > 0 for grant in stored):
-            self._emit("grant.refuse", identity, address, protocol, "too-many-identities", session)
+            self._emit("grant.refuse", identity, address, protocol, "too-many-identities", session, via)
             return False
         if len(self._written) >= _WRITTEN_AT_MOST:
             self._written.clear()
         due_seconds = rules.window_seconds(terms, self._settings) / _LOGOUT_RENEWALS
         self._written[address.packed] = (identity, login_at, due_seconds)
         reason = "login-again" if outcome.again else "login"
-        self._emit("grant.allow", identity, address, protocol, reason, session)
+        self._emit("grant.allow", identity, address, protocol, reason, session, via)
         return True
 
     def renew(self, address: ClientAddress, identity: Identity, session: str) -> None:
@@ -520,6 +522,7 @@ class Grants:
         protocol: str,
         reason: str,
         session: str,
+        via: str = "",
     ) -> None:
         fields = {
             "session": session or None,
@@ -528,6 +531,8 @@ class Grants:
             "protocol": protocol,
             "reason": reason,
         }
+        if via:
+            fields["via"] = via
         self._emit_event(Event(name, self._clock.now(), fields))
 
 

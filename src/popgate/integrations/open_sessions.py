@@ -110,10 +110,11 @@ class OpenSessions:
         protocol: str,
         key: str | None,
         *,
+        session: str = "",
         at: float | None = None,
     ) -> Outcome:
         """A completed login. `key` is None where nobody will tell of the end: then the window alone
-        counts. `at`: when it was, where that is known and not now."""
+        counts, and `session` is its name in the log. `at`: when it was, where that is known and not now."""
         now = self._clock.now()
         since = now if at is None else min(at, now)
         terms = self._terms(identity)
@@ -125,7 +126,7 @@ class OpenSessions:
         if key is not None:
             # A process number that comes again says that the session before has ended unheard
             self._drop(key)
-        is_granted = self._grants.allow(address, identity, protocol, terms, key or "", at=at)
+        is_granted = self._grants.allow(address, identity, protocol, terms, key or session, at=at)
         if not is_granted:
             return "refused"
         if key is not None and self._settings.renew_while_open:

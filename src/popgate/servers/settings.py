@@ -21,12 +21,15 @@ class ListenerSettings:
             "socketmap",
             "tcp_table",
             "line",
+            "dovecot_auth_policy",
+            "http",
         ],
         Doc(
             "What is spoken here: smtp (inbound and relaying by grant), submission (by AUTH), pop3, ucspi:"
             " a program of yours answers, as under tcpserver; relay_ctrl_udp: other machines tell of"
             " their logins, by relay-ctrl-send. Other mail servers ask by postfix_policy, socketmap and"
-            " tcp_table whether a client may relay, and any other program by line."
+            " tcp_table whether a client may relay, and any other program by line"
+            " or http. dovecot_auth_policy: Dovecot tells of its logins."
         ),
     ]
     bind: Annotated[
@@ -151,7 +154,8 @@ class ListenerSettings:
         list[str],
         Doc(
             "relay_ctrl_udp: the machines whose logins count, besides this one. postfix_policy, socketmap,"
-            " tcp_table, line: those that may ask, besides this one.",
+            " tcp_table, line: those that may ask, besides this one. dovecot_auth_policy, http: the only ones"
+            " that may connect, besides this one; they need the secret too.",
             example='["192.0.2.110", "2001:db8::110"]',
         ),
     ] = field(default_factory=list)
@@ -210,6 +214,29 @@ class ListenerSettings:
         Literal["lf", "none"],
         Doc("line: what stands behind an answer. none: nothing, and the connection is closed behind it."),
     ] = "lf"
+    secret_file: Annotated[
+        str,
+        Doc(
+            "dovecot_auth_policy and http: the file with the secret that each request must bring, 16 octets"
+            " or more, not readable by others. Read at start and reload.",
+            example='"/etc/popgate/dovecot-secret"',
+        ),
+    ] = ""
+    default_domain: Annotated[
+        str,
+        Doc(
+            "dovecot_auth_policy: the domain of users whom Dovecot knows by name alone; else it is the first"
+            " of local_domains.",
+            example='"example.org"',
+        ),
+    ] = ""
+    session_ends: Annotated[
+        bool,
+        Doc(
+            "dovecot_auth_policy: Dovecot's event exporter tells when sessions end, so a grant lasts while"
+            " one is open (docs/dovecot.md)."
+        ),
+    ] = False
 
 
 UCSPI_ONLY = (
@@ -223,6 +250,11 @@ UCSPI_ONLY = (
     "open_files",
 )
 """Settings of a listener that say something for service = "ucspi" alone."""
+
+HTTP_SERVICES = ("dovecot_auth_policy", "http")
+
+DOVECOT_ONLY = ("default_domain", "session_ends")
+"""The same for service = "dovecot_auth_policy"; secret_file is for both services over HTTP."""
 
 PEERS_ONLY = ("key_file", "insecure")
 """The same for service = "relay_ctrl_udp"."""

@@ -1,0 +1,88 @@
+"""Listeners that speak HTTP: what the configuration says, joined with grants and sessions."""
+
+from collections.abc import Callable, Sequence
+
+from popgate.app.context import BoundListener
+from popgate.app.ucspi import account_terms
+from popgate.auth.account import Account
+from popgate.config import Config
+from popgate.grants.grant import Terms
+from popgate.grants.service import Grants
+from popgate.integrations.dovecot.logins import DovecotLogins
+from popgate.integrations.dovecot.reports import LoginReports
+from popgate.integrations.open_sessions import OpenSessions
+from popgate.servers.settings import ListenerSettings
+from popgate.sessions.http import HttpPolicy, HttpSession, Route
+from popgate.sessions.http.decisions import DecideRequests
+from popgate.sessions.relay import RelayDesk
+from popgate.sessions.session import Peer, Runtime, Session
+from popgate.values.address import ClientAddress
+from popgate.values.identity import Identity
+
+BUSY_REPLY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+)
+
+
+class HttpServices:
+    """What the HTTP listeners of one worker have in common; call `tick` once a second."""
+
+    def __init__(
+        self, config: Config, runtime: Runtime, grants: Grants, account: Callable[[str], Account]
+    ) -> None:
+        self._config = config
+        self._runtime = runtime
+        self._grants = grants
+        self._heard = HeardGrants(grants, "dovecot")
+        self._sessions = OpenSessions(
+            self._heard, config.grants, runtime.clock, lambda identity: account_terms(account, identity)
+        )
+
+    def tick(self) -> None:
+        self._sessions.tick()
+
+    def for_listener(self, bound: BoundListener) -> Callable[[Peer], Session]:
+        """The function that makes a session for a connection to this listener."""
+        settings, runtime = bound.settings, self._runtime
+        policy = HttpPolicy(
+            settings.service, self._config.hostname, bound.key, errors=self._config.limits.errors
+        )
+        routes = self._routes(settings)
+        return lambda peer: HttpSession(peer, policy, runtime, routes)
+
+    def _routes(self, settings: ListenerSettings) -> Sequence[Route]:
+        if settings.service == "http":
+            desk = RelayDesk(settings.service, self._grants, self._runtime)
+            return DecideRequests(desk, self._config.grants).routes
+        local = self._config.local_domains
+        domain = settings.default_domain or (local[0] if local else "")
+        logins = DovecotLogins(self._heard, self._sessions, domain, tells_ends=settings.session_ends)
+        return LoginReports(logins).routes
+
+
+class HeardGrants:
+    """The grants for logins that `via` tells of."""
+
+    def __init__(self, grants: Grants, via: str) -> None:
+        self._grants = grants
+        self._via = via
+
+    def allow(
+        self,
+        address: ClientAddress,
+        identity: Identity,
+        protocol: str,
+        terms: Terms,
+        session: str,
+        *,
+        at: float | None = None,
+    ) -> bool:
+        return self._grants.allow(address, identity, protocol, terms, session, at=at, via=self._via)
+
+    def renew(self, address: ClientAddress, identity: Identity, session: str) -> None:
+        self._grants.renew(address, identity, session)
+
+    def logout(
+        self, address: ClientAddress, identity: Identity, session: str, *, at: float | None = None
+    ) -> None:
+        self._grants.logout(address, identity, session, at=at)
