@@ -139,7 +139,7 @@ def test_what_relay_ctrl_check_removed_during_a_change_comes_back(allow: Path) -
 def test_without_the_newer_rename(allow: Path, monkeypatch: pytest.MonkeyPatch, rename2: bool) -> None:
     store = DirectoryStore(str(allow))
     if not rename2:
-        monkeypatch.setattr(store, "_rename2", None)
+        monkeypatch.setattr(store._placing, "_rename2", None)
     for turn in range(3):
         store.change(address(), lambda _, turn=turn: [grant(login_at=NOW + turn)])
     assert store.find(address())[0].login_at == NOW + 2
@@ -482,6 +482,44 @@ def test_the_next_login_of_the_same_user_only_dates_the_file(allow: Path) -> Non
     assert (after.st_ino, int(after.st_mtime)) == (before.st_ino, NOW + 60)
     assert reader.find(address()) == store.find(address())
     assert [each.login_at for each in reader.find(address())] == [NOW + 60]
+
+
+def test_a_file_that_relay_ctrl_put_there_is_not_taken_for_ours(allow: Path) -> None:
+    """It names the same user, so only its inode and times tell it from the one that was remembered."""
+    store = DirectoryStore(str(allow))
+    store.change(address(), lambda _: [grant()])
+    put(allow, ALICE_FILE, ".1.000002:3", NOW + 1).rename(allow / NAME)
+    store.change(address(), lambda _: [grant(since=NOW, login_at=NOW + 2)])
+    assert b"POPGATE_GRANT=" in (allow / NAME).read_bytes()
+    assert list(store.find(address())) == list(DirectoryStore(str(allow)).find(address()))
+
+
+def test_a_login_after_a_renewal_is_a_login(allow: Path) -> None:
+    store = DirectoryStore(str(allow))
+    store.change(address(), lambda _: [grant()])
+    store.change(address(), lambda _: [grant(renewed_at=NOW + 50)])
+    store.change(address(), lambda _: [grant(since=NOW, login_at=NOW + 60)])
+    (found,) = DirectoryStore(str(allow)).find(address())
+    assert (found.login_at, found.renewed_at) == (NOW + 60, NOW + 60)
+
+
+def test_a_login_by_relay_ctrl_during_the_writing_is_kept(
+    allow: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = DirectoryStore(str(allow))
+    store.change(address(), lambda _: [grant()])
+    store.change(address(), used(1))
+    real = os.pwrite
+
+    def pwrite(file: int, content: bytes, offset: int) -> int:
+        monkeypatch.undo()
+        put(allow, b"USER=carol\0", ".1.000002:3", NOW + 1).rename(allow / NAME)
+        return real(file, content, offset)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    store.change(address(), used(2))
+    assert [(each.identity.user, each.used.messages) for each in store.find(address())] == [("carol", 2)]
+    assert store.find(address()) == DirectoryStore(str(allow)).find(address())
 
 
 def test_what_was_relayed_is_counted_in_the_file_that_is_there(allow: Path) -> None:

@@ -7,6 +7,9 @@ relay-ctrl's own programs take no lock; they replace whole files by rename, so a
 never sees half a file, and at worst one of two logins of the same instant is lost.
 
 A step of the clock, the windows and the quotas are the rules' business, not the store's.
+
+Kept whole: every part of it turns on the same descriptor, lock and memory of files, and which step
+is safe depends on which came before.
 """
 
 import errno
@@ -23,15 +26,13 @@ from popgate.grants.grant import DEFAULT_TERMS, Grant, Terms, Usage
 from popgate.grants.ownership import Owner, make_directory, owner_for
 from popgate.grants.store import Change, StoreError
 from popgate.grants.stores import spool
-from popgate.grants.stores.renaming import EXCHANGE, NO_REPLACE, UNSUPPORTED, rename2_here
-from popgate.grants.stores.spares import Spares
+from popgate.grants.stores.placing import Placing
 from popgate.values.address import AddressError, ClientAddress
 
 STALE_SECONDS: Final = 60.0
 """Age of a temporary file that nobody will rename any more."""
 CACHED_FILES: Final = 4096
 _LOCK_WAIT_SECONDS: Final = 0.00005
-_NAMES_AT_MOST: Final = 100
 _RACES_AT_MOST: Final = 20
 _Remembered = tuple[tuple[int, int, int, int], tuple[Grant, ...], bytes]
 """The state of a file, what it says, and its octets."""
@@ -60,21 +61,18 @@ class DirectoryStore:
         self._own_uids = frozenset({os.geteuid(), 0, *allowed_uids})
         self._counts_all_where_closed = counts_all_where_closed
         self._allowed_uids = self._own_uids
-        self._file_mode = file_mode
         self._lock_seconds = lock_seconds
         self._cache: dict[str, _Remembered] = {}
-        self._rename2 = rename2_here()
         self._directory = -1
         self._lock_file = -1
         self._lock_owner = 0
         self._threads = threading.Lock()
         self._can_rewrite = True  # until the file system proves too coarse with times
-        self._spares = Spares()
-        self._replaced: tuple[str, os.stat_result] | None = None  # by the change under way
+        self._placing = Placing(file_mode)
         try:
             make_directory(path)
             self._directory = _open_directory(path)
-            self._owner = self._owner_here()
+            self._placing.begin(self._directory, self._owner_here())
         except OSError as error:
             raise _fault("open", path, error) from error
 
@@ -165,8 +163,7 @@ class DirectoryStore:
         self._cache.clear()
 
     def close(self) -> None:
-        for name in self._spares.give_up():
-            spool.discard(self._directory, name)
+        self._placing.close()
         for file in (self._directory, self._lock_file):
             if file >= 0:
                 os.close(file)
@@ -217,38 +214,78 @@ class DirectoryStore:
                     if before:
                         os.unlink(name, dir_fd=self._directory)
                     return ()
-                records = [_record(grant) for grant in after]
-                latest = max([record.renewed for record in records])
-                is_newer = latest > max([_micros(grant.renewed_at) for grant in before], default=0)
-                remembered = self._cache.get(name) if before and in_place and self._can_rewrite else None
-                # Whoever only logs in leaves the times to the file; once something was relayed, they
-                # stand in it for as long as it is written in place.
-                is_by_file = is_newer and (remembered is None or spool.is_by_file(remembered[2]))
-                content, count = spool.serialise(records, by_file=latest if is_by_file else -1)
-                if count < len(records):
-                    latest = max([record.renewed for record in records[:count]])
-                modified_ns = _modified_ns(latest, state)
-                if (
-                    remembered is not None
-                    and state is not None
-                    and self._write_in_place(name, content, modified_ns, state, remembered[2])
-                ):
-                    written = self._stat(name)
-                    if written is None or written.st_ino != state.st_ino:
-                        continue  # somebody without a lock put another file there
-                    break
-                if self._replace(name, content, modified_ns, state):
-                    written = self._stat(name)
-                    self._retire(written)
-                    break
+                there = self._octets_there(name, state) if in_place else None
+                if there is not None and _is_login_again(before, after) and spool.is_by_file(there):
+                    stored = self._dated(name, after[0], state, there)
+                else:
+                    stored = self._written(address, before, after, state, there)
             except FileNotFoundError as error:
                 if not after:
                     return ()
                 raise _fault("write", name, error) from error
             except (OSError, ValueError, OverflowError) as error:
                 raise _fault("write", name, error) from error
+            if stored is not None:
+                return stored
+        raise StoreError(f"the grant file {name} is being replaced all the time")
+
+    def _octets_there(self, name: str, state: os.stat_result | None) -> bytes | None:
+        """What the file holds whose state is `state`, where that is known and it may be written in place."""
+        remembered = self._cache.get(name)
+        if not self._can_rewrite or state is None or remembered is None or remembered[0] != _key(state):
+            return None
+        return remembered[2]
+
+    def _dated(
+        self, name: str, grant: Grant, before: os.stat_result | None, there: bytes
+    ) -> tuple[Grant, ...] | None:
+        """Record a login that only the file's time will tell; None where somebody without a lock put
+        another file there meanwhile."""
+        assert before is not None
+        renewed = _micros(grant.renewed_at)
+        modified_ns = _modified_ns(renewed, before)
+        os.utime(name, ns=(modified_ns, modified_ns), dir_fd=self._directory, follow_symlinks=False)
+        written = self._stat(name)
+        if written is None or written.st_ino != before.st_ino:
+            return None
+        at = renewed / spool.MICRO
+        stored = (rules.with_times(grant, grant.since, at, at),)
+        self._remember(name, written, stored, there)
+        return stored
+
+    def _written(
+        self,
+        address: ClientAddress,
+        before: Sequence[Grant],
+        after: Sequence[Grant],
+        state: os.stat_result | None,
+        there: bytes | None,
+    ) -> tuple[Grant, ...] | None:
+        """Put `after` into the file, or into another one in its place; None as with `_dated`."""
+        name = address.text
+        records = [_record(grant) for grant in after]
+        latest = max([record.renewed for record in records])
+        is_newer = latest > max([_micros(grant.renewed_at) for grant in before], default=0)
+        # Whoever only logs in leaves the times to the file; once something was relayed, they stand in
+        # it for as long as it is written in place.
+        is_by_file = is_newer and (there is None or spool.is_by_file(there))
+        content, count = spool.serialise(records, by_file=latest if is_by_file else -1)
+        if count < len(records):
+            latest = max([record.renewed for record in records[:count]])
+        modified_ns = _modified_ns(latest, state)
+        if (
+            there is not None
+            and state is not None
+            and self._overwrite(name, content, modified_ns, state, there)
+        ):
+            written = self._stat(name)
+            if written is None or written.st_ino != state.st_ino:
+                return None
+        elif self._placing.put(name, content, modified_ns, state):
+            written = self._stat(name)
+            self._placing.retire(written)
         else:
-            raise StoreError(f"the grant file {name} is being replaced all the time")
+            return None
         stored = tuple([_grant(address, record) for record in records[:count]])
         if written is not None:
             if written.st_mtime_ns != modified_ns:
@@ -257,7 +294,7 @@ class DirectoryStore:
                 self._remember(name, written, stored, content)
         return stored
 
-    def _write_in_place(
+    def _overwrite(
         self, name: str, content: bytes, modified_ns: int, before: os.stat_result, there: bytes
     ) -> bool:
         """Put `content` into the file that is there, whose state is `before` and octets are `there`;
@@ -266,98 +303,12 @@ class DirectoryStore:
         Octets are written only where they name their times. Until such a file is dated, its time and
         those that it names differ, and nobody takes it for renewed.
         """
-        if content == there:
-            os.utime(name, ns=(modified_ns, modified_ns), dir_fd=self._directory, follow_symlinks=False)
-            return True
         return (
             len(content) == len(there)
             and not spool.is_by_file(there)
             and spool.has_same_head(content, there)
             and spool.rewrite(self._directory, name, content, modified_ns, before)
         )
-
-    def _replace(self, name: str, content: bytes, modified_ns: int, before: os.stat_result | None) -> bool:
-        """Put `content` in place; False where somebody without a lock was quicker, and theirs stays."""
-        directory = self._directory
-        for _ in range(_NAMES_AT_MOST):
-            temporary = self._write_temporary(content, modified_ns)
-            try:
-                is_placed = self._put_in_place(temporary, name, before)
-            except IsADirectoryError:
-                # A directory of the name grants nothing, and may not keep a login from granting.
-                spool.discard(directory, temporary)
-                os.rename(name, temporary, src_dir_fd=directory, dst_dir_fd=directory)
-                spool.discard(directory, temporary)
-                continue
-            except BaseException:
-                spool.discard(directory, temporary)
-                raise
-            if not is_placed:
-                spool.discard(directory, temporary)
-            return is_placed
-        raise FileExistsError(errno.EEXIST, "no free temporary name")
-
-    def _write_temporary(self, content: bytes, modified_ns: int) -> str:
-        """A file of that content, in a spare one or a new one; its name."""
-        directory = self._directory
-        while (spare := self._spares.take(time.monotonic())) is not None:
-            try:
-                if spool.rewrite_temporary(directory, content, modified_ns, *spare):
-                    return spare[0]
-            except OSError:
-                spool.discard(directory, spare[0])
-                raise
-            # somebody tidied it away, or put something else there, which the sweep will look at
-        stamp = time.time()
-        owner = self._owner if os.geteuid() == 0 else None
-        for _ in range(_NAMES_AT_MOST):
-            temporary = spool.temporary_name(stamp)
-            try:
-                spool.write_temporary(directory, content, modified_ns, temporary, self._file_mode, owner)
-                return temporary
-            except FileExistsError:
-                stamp += 0.000001
-        raise FileExistsError(errno.EEXIST, "no free temporary name")
-
-    def _retire(self, placed: os.stat_result | None) -> None:
-        """Keep what `placed` was exchanged for, where it is a file as we make them."""
-        if self._replaced is None:
-            return
-        temporary, replaced = self._replaced
-        self._replaced = None
-        if (
-            placed is None
-            or not spool.is_like(replaced, placed)
-            or not self._spares.keep(temporary, replaced, time.monotonic())
-        ):
-            spool.discard(self._directory, temporary)
-
-    def _put_in_place(self, temporary: str, name: str, before: os.stat_result | None) -> bool:
-        directory = self._directory
-        if self._rename2 is not None and (before is None or stat.S_ISREG(before.st_mode)):
-            try:
-                if before is None:
-                    self._rename2(directory, temporary, name, NO_REPLACE)
-                    return True
-                self._rename2(directory, temporary, name, EXCHANGE)
-                replaced = self._stat(temporary)
-                if replaced is None:
-                    return True
-                if replaced.st_ino == before.st_ino:
-                    self._replaced = temporary, replaced
-                    return True
-                self._rename2(directory, temporary, name, EXCHANGE)
-                return False
-            except FileExistsError:
-                return False
-            except FileNotFoundError:
-                pass  # relay-ctrl-check removed what it found expired
-            except OSError as error:
-                if error.errno not in UNSUPPORTED:
-                    raise
-                self._rename2 = None
-        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
-        return True
 
     def _remove_unchanged(self, name: str, before: os.stat_result | None) -> bool:
         """Remove a file that still is the one that was looked at; False where it is not."""
@@ -501,8 +452,7 @@ class DirectoryStore:
             fresh = _open_directory(self._path)
             with self._threads:
                 old, self._directory = self._directory, fresh
-                self._spares.give_up()
-                self._owner = self._owner_here()
+                self._placing.begin(fresh, self._owner_here())
                 self._lock_owner = 0
                 self._cache.clear()
                 os.close(old)
@@ -532,6 +482,17 @@ def _address_of(name: str) -> ClientAddress | None:
 
 def _key(state: os.stat_result) -> tuple[int, int, int, int]:
     return state.st_ino, state.st_mtime_ns, state.st_ctime_ns, state.st_size
+
+
+def _is_login_again(before: Sequence[Grant], after: Sequence[Grant]) -> bool:
+    """Did the same person log in again, and nothing else change?"""
+    if len(before) != 1 or len(after) != 1:
+        return False
+    old, new = before[0], after[0]
+    return old.login_at == old.renewed_at < new.renewed_at == new.login_at and (
+        (old.since, old.protocol, old.used, old.terms, old.identity)
+        == (new.since, new.protocol, new.used, new.terms, new.identity)
+    )
 
 
 def _is_relay_ctrls(grants: Sequence[Grant]) -> bool:
