@@ -23,7 +23,8 @@ from typing import Any
 from popgate.values.value import value
 
 MIN_LITERAL = 4
-_JSON_ESCAPES = frozenset("\"\\/<>&'")
+# What JSON writers may write as something else.
+ESCAPED = frozenset("\"\\/<>&'")
 _ALL = frozenset(range(256))
 _UNICODE = 256
 """Stands for every character above 255 in a set of characters."""
@@ -39,15 +40,17 @@ class ExpressionError(ValueError):
 
 @value
 class Expression:
-    """An allowed expression. One of `literals` stands in every line it matches, in the same octets
-    whether or not the line is inside JSON."""
+    """An allowed expression. One of `literals` stands in every text it matches, in the same octets
+    whether or not the line is inside JSON; `leads`: it is how the text begins."""
 
     pattern: "re.Pattern[str]"
     literals: tuple[bytes, ...]
+    leads: bool
 
 
-def expression(text: str, groups: frozenset[str]) -> Expression:
-    """Compile `text`, whose named groups must be among `groups`. Raises ExpressionError."""
+def expression(text: str, groups: frozenset[str], contains: tuple[bytes, ...] = ()) -> Expression:
+    """Compile `text`, whose named groups must be among `groups`. `contains` are the literals, where the
+    expression itself has none that can be searched for. Raises ExpressionError."""
     try:
         pattern = re.compile(text, re.ASCII)
         tree = _parser.parse(text, re.ASCII)
@@ -63,13 +66,17 @@ def expression(text: str, groups: frozenset[str]) -> Expression:
     nodes = list(tree)
     _check_beginning(nodes)
     _Checker().sequence(nodes, in_loop=False)
-    literals = max(_literals(nodes), key=_usefulness, default=())
+    if contains:
+        return Expression(pattern, contains, leads=False)
+    found = list(_literals(nodes[1:]))
+    literals = max(found, key=_usefulness)
     if _usefulness(literals) < MIN_LITERAL:
         raise ExpressionError(
             "holds no fixed text by which its lines can be found",
             f"it needs {MIN_LITERAL} characters in a row that are always there",
         )
-    return Expression(pattern, tuple(literal.encode() for literal in literals))
+    encoded = tuple(literal.encode() for literal in literals)
+    return Expression(pattern, encoded, leads=literals is found[0] and len(literals) == 1)
 
 
 def _check_beginning(nodes: Sequence[Any]) -> None:
@@ -111,7 +118,7 @@ def _literals(nodes: Sequence[Any]) -> Iterator[tuple[str, ...]]:
     run = ""
     for op, argument in _flat(nodes):
         char = chr(argument) if op is _c.LITERAL else ""
-        if char and char.isascii() and char.isprintable() and char not in _JSON_ESCAPES:
+        if char and char.isascii() and char.isprintable() and char not in ESCAPED:
             run += char
             continue
         yield (run,)

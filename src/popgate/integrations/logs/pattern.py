@@ -15,7 +15,13 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from popgate.grants.grant import LoginProtocol
-from popgate.integrations.logs.expressions import Expression, ExpressionError, expression
+from popgate.integrations.logs.expressions import (
+    ESCAPED,
+    MIN_LITERAL,
+    Expression,
+    ExpressionError,
+    expression,
+)
 from popgate.integrations.logs.records import Origin
 from popgate.values.value import value
 
@@ -77,13 +83,20 @@ class PatternError(ValueError):
         self.remedy = remedy
 
 
-def make_forms(texts: Mapping[FormKind, Sequence[str]]) -> tuple[Form, ...]:
-    """The forms of a pattern from their expressions. Raises PatternError for the first not allowed."""
+def make_forms(texts: Mapping[FormKind, Sequence[str]], contains: Sequence[str] = ()) -> tuple[Form, ...]:
+    """The forms of a pattern from their expressions; `contains` as `expression` says. Raises PatternError
+    for the first that is not allowed."""
+    for index, literal in enumerate(contains):
+        if len(literal) < MIN_LITERAL or not set(literal).isdisjoint(ESCAPED) or not literal.isascii():
+            raise PatternError(
+                ("contains", index), "cannot be searched for", f"{MIN_LITERAL} or more plain characters"
+            )
+    needed = tuple(literal.encode() for literal in contains)
     forms = []
     for kind in KINDS:
         for index, text in enumerate(texts.get(kind, ())):
             try:
-                form = Form(kind, expression(text, GROUPS))
+                form = Form(kind, expression(text, GROUPS, needed))
             except ExpressionError as error:
                 raise PatternError((kind, index), str(error), error.remedy) from None
             forms.append(form)

@@ -19,20 +19,13 @@ from popgate.integrations.logs.pattern import (
     PatternError,
     make_forms,
 )
+from popgate.integrations.logs.syntaxes import OWN_FILES
 from popgate.values.value import value
 
 _KEYS = frozenset(
     (
-        "name",
-        "title",
-        "versions",
-        "known_from",
-        "source",
-        "syntax",
-        "programs",
-        "units",
-        "session",
-        "example",
+        *("name", "title", "versions", "known_from", "source", "syntax", "programs", "units"),
+        *("session", "contains", "example"),
         *KINDS,
     )
 )
@@ -90,6 +83,9 @@ def pattern_of(document: Mapping[str, object]) -> Pattern:
     known_from = _text(document, "known_from") or "unverified"
     if known_from not in get_args(KnownFrom):
         raise PatternError(("known_from",), "is no such word", f"one of {', '.join(get_args(KnownFrom))}")
+    syntax = _text(document, "syntax") or "syslog"
+    if syntax not in ("syslog", *OWN_FILES):
+        raise PatternError(("syntax",), "is no such word", f"one of syslog, {', '.join(OWN_FILES)}")
     session = _text(document, "session")
     if session not in ("", "pid"):
         raise PatternError(("session",), "is no such word", 'write session = "pid", or leave it out')
@@ -99,10 +95,10 @@ def pattern_of(document: Mapping[str, object]) -> Pattern:
         versions=_text(document, "versions"),
         known_from=known_from,  # type: ignore[arg-type]
         source=_text(document, "source"),
-        syntax=_text(document, "syntax") or "syslog",
+        syntax=syntax,
         programs=_programs(document),
         units=tuple(_texts_of(document, "units")),
-        forms=make_forms(forms),
+        forms=make_forms(forms, _texts_of(document, "contains")),
         session_is_pid=session == "pid",
     )
 

@@ -16,7 +16,7 @@ from datetime import tzinfo
 from popgate.grants.grant import LoginProtocol
 from popgate.integrations.logs.pattern import Form, Pattern
 from popgate.integrations.logs.records import LoginSeen, LogoutSeen, LogRecord, Seen
-from popgate.integrations.logs.syntaxes import MAX_LINE, read_line
+from popgate.integrations.logs.syntaxes import MAX_LINE, OWN_FILES, read_line
 from popgate.integrations.logs.times import Reference
 from popgate.values.address import AddressError, ClientAddress
 from popgate.values.identity import Identity, IdentityError
@@ -25,6 +25,12 @@ from popgate.values.value import value
 PENDING_AT_MOST = 10_000
 PENDING_SECONDS = 300.0
 _CONTAINER_SEARCH = 65536
+
+
+_USUAL = re.compile(
+    rb"(?:[A-Z][a-z]{2} [ \d]\d [\d:]{8}|\d{4}-\d\d-\d\dT[^ ]{1,32}) [^\s:<>]{1,255} "
+    rb"([^\s:\[\]<>]{1,64})(?:\[\d{1,10}\])?: "
+)
 
 
 class Recogniser:
@@ -53,13 +59,12 @@ class Recogniser:
         for pattern in patterns:
             for program in pattern.programs:
                 self._by_program.setdefault(program, []).append(pattern)
-        self._literals = _fewest(
-            {
-                literal
-                for pattern in patterns
-                for form in pattern.forms
-                for literal in form.expression.literals
-            }
+        self._programs = frozenset(program.encode() for program in self._by_program)
+        self._needles = _needles(patterns)
+        self._own = tuple(
+            syntax
+            for name, syntax in OWN_FILES.items()
+            if any(name == pattern.syntax for pattern in patterns)
         )
         self._pending = _Pending()
         self._cut = _CutLines()
@@ -72,9 +77,11 @@ class Recogniser:
         """What a block of whole lines tells, in their order. Never raises."""
         seen: list[Seen] = []
         for start, end in self._candidates(block):
+            if end - start > MAX_LINE or self._is_another_program(block, start, end):
+                continue
             line = block[start:end].removesuffix(b"\r")
-            if len(line) <= MAX_LINE and not self._cut.goes_on(block, start, end):
-                record = read_line(line.decode("utf-8", "replace"), self._reference(now))
+            if not self._cut.goes_on(block, start, end):
+                record = read_line(line.decode("utf-8", "replace"), self._reference(now), self._own)
                 if record is not None:
                     seen += self.feed_record(record, now)
         self._cut.note_end(block)
@@ -98,15 +105,23 @@ class Recogniser:
     def _candidates(self, block: bytes) -> Iterator[tuple[int, int]]:
         """Start and end of the lines that hold one of the literals."""
         starts: dict[int, int] = {}
-        for literal in self._literals:
-            at = block.find(literal)
+        for needle in self._needles:
+            at = block.find(needle.text)
             while at >= 0:
+                if needle.leads and at and block[at - 1] not in _BEFORE_TEXT:
+                    at = block.find(needle.text, at + 1)
+                    continue
                 end = block.find(b"\n", at)
                 end = len(block) if end < 0 else end
                 starts[block.rfind(b"\n", 0, at) + 1] = end
-                at = block.find(literal, end)
+                at = block.find(needle.text, end)
         for start in sorted(starts):
             yield start, starts[start]
+
+    def _is_another_program(self, block: bytes, start: int, end: int) -> bool:
+        """Is it a line of the usual form, of a program that no pattern is for? Reading it would cost more."""
+        match = _USUAL.match(block, start, end)
+        return match is not None and match[1] not in self._programs
 
     def _reference(self, now: float) -> Reference:
         near = self._last_at if self._replays and self._last_at is not None else now
@@ -166,12 +181,16 @@ def _address(groups: dict[str, str | None]) -> ClientAddress | None:
     return ClientAddress.parse(text) if text else None
 
 
+_POP3_WORDS = frozenset(("110", "995", "pass"))
+_IMAP_WORDS = frozenset(("143", "993", "login"))
+
+
 def _protocol(pattern: Pattern, record: LogRecord, groups: dict[str, str | None]) -> LoginProtocol | None:
     """POP3 and IMAP logins count; whatever else a program lets in (ManageSieve, submission) does not."""
     said = (groups.get("protocol") or "").lower()
-    if said.startswith("pop"):
+    if said.startswith("pop") or said in _POP3_WORDS:
         return "pop3"
-    if said.startswith("imap"):
+    if said.startswith("imap") or said in _IMAP_WORDS:
         return "imap"
     if said:
         return None
@@ -182,17 +201,40 @@ def _session(
     pattern: Pattern, record: LogRecord, groups: dict[str, str | None], address: ClientAddress | None
 ) -> str:
     if groups.get("session"):
-        return f"{pattern.name}/{groups['session']}"
+        return f"{record.program}/{groups['session']}"
     if groups.get("port") and address is not None:
-        return f"{pattern.name}/{address}/{groups['port']}"
+        return f"{record.program}/{address}/{groups['port']}"
     if pattern.session_is_pid and record.pid:
-        return f"{pattern.name}/{record.program}/{record.pid}"
+        return f"{record.program}/{record.pid}"
     return ""
 
 
-def _fewest(literals: set[bytes]) -> list[bytes]:
-    """`literals` without those that hold another one."""
-    return sorted(one for one in literals if not any(other != one and other in one for other in literals))
+@value
+class _Needle:
+    """Text to search for. `leads`: it begins what a program wrote, so it counts only behind what can
+    stand before that."""
+
+    text: bytes
+    leads: bool
+
+
+_BEFORE_TEXT = frozenset(b' "\t,\xbf')
+"""A blank, the quote of JSON, a field's end, the last octet of a byte order mark."""
+
+
+def _needles(patterns: Sequence[Pattern]) -> list[_Needle]:
+    """As few as find all lines: none whose text holds that of another one."""
+    expressions = [form.expression for pattern in patterns for form in pattern.forms]
+    leads: dict[bytes, bool] = {}
+    for expression in expressions:
+        for literal in expression.literals:
+            leads[literal] = leads.get(literal, True) and expression.leads
+    anywhere = [literal for literal in leads if not leads[literal]]
+    return [
+        _Needle(literal, leads[literal])
+        for literal in sorted(leads)
+        if not any(other != literal and other in literal for other in anywhere)
+    ]
 
 
 @value

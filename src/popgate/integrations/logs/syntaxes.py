@@ -9,11 +9,11 @@ could otherwise begin a line of its own somewhere.
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from popgate.integrations.logs.records import LogRecord, Origin
-from popgate.integrations.logs.times import MONTHS, Reference, without_year, written_out
+from popgate.integrations.logs.times import MONTHS, Reference, on_wall, without_year, written_out
 
 MAX_LINE = 4096
 """Octets of the longest line that can tell of a login; a longer one is somebody's attempt."""
@@ -26,7 +26,9 @@ _STAMP = (
 _ISO = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?"
 # a name, or an IPv6 address; a name with a colon at its end would be a tag that stands in the wrong place
 _HOST = r"(?:[^\s:<>]{1,255}|[0-9A-Fa-f:.]{2,45})"
-_TAG = r"(?P<program>[^\s:\[\]<>]{1,64})(?:\[(?P<pid>\d{1,10})\])?: ?(?P<text>.*)"
+# Solaris
+_MESSAGE_ID = r"(?:\[ID \d{1,10} [a-z0-9]{2,9}\.[a-z]{3,7}\] )?"
+_TAG = r"(?P<program>[^\s:\[\]<>]{1,64})(?:\[(?P<pid>\d{1,10})\])?: ?" + _MESSAGE_ID + r"(?P<text>.*)"
 # BusyBox and FreeBSD's syslogd -v name facility and severity
 _PRIORITY = r"(?:<?[a-z0-9]{2,9}\.[a-z]{3,7}>? )?"
 
@@ -53,6 +55,31 @@ _DOVECOT = re.compile(
     re.ASCII,
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+
+# Programs with log files of their own.
+_HMAILSERVER = re.compile(
+    r'"(?P<program>[A-Z0-9]{1,16})"\t\d{1,10}\t(?P<pid>\d{1,10})\t"(?P<at>[0-9.: -]{19,23})"\t(?P<text>.*)',
+    re.ASCII,
+)
+_MDAEMON = re.compile(
+    r"[A-Z][a-z]{2} (?P<at>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)(?:\.\d{3})?: (?:\d\d: )?"
+    r"\[(?P<pid>[0-9:]{1,24})\] (?P<text>.*)",
+    re.ASCII,
+)
+_EXCHANGE = re.compile(
+    rf"(?P<at>{_ISO}),(?P<pid>[0-9A-F]{{16}}),\d{{1,10}},[^,\s]{{1,60}},(?P<text>.*)", re.ASCII
+)
+_STALWART = re.compile(rf"(?P<at>{_ISO}) (?P<text>(?:TRACE|DEBUG|INFO|WARN|ERROR) .*)", re.ASCII)
+_QPOPPER = re.compile(rf"{_STAMP} \[popper\] (?P<text>.*)", re.ASCII)
+_ASCTIME = re.compile(
+    rf"[A-Z][a-z]{{2}} (?P<month>{_MONTH}) (?P<day>[ 0-3]?\d) (?P<clock>\d\d:\d\d:\d\d) (?P<year>\d{{4}})"
+    r" \[(?P<pid>\d{1,10})\] +(?P<text>.*)",
+    re.ASCII,
+)
+_APPLE = re.compile(
+    rf"(?P<month>{_MONTH}) (?P<day>[ 0-3]?\d) (?P<year>\d{{4}}) (?P<clock>\d\d:\d\d:\d\d)(?P<text>.*)",
+    re.ASCII,
+)
 
 Syntax = Callable[[str, Reference], "LogRecord | None"]
 
@@ -90,15 +117,61 @@ def dovecot_file(line: str, reference: Reference) -> LogRecord | None:
     return None if at is None else _checked(LogRecord(at, "", "dovecot", "", match["text"]))
 
 
-def cri(line: str, reference: Reference) -> LogRecord | None:
+def hmailserver(line: str, reference: Reference) -> LogRecord | None:
+    """Quoted fields between tabs: program, thread, session, time, address, what was sent or received."""
+    return _own(_HMAILSERVER, "", line, reference)
+
+
+def mdaemon(line: str, reference: Reference) -> LogRecord | None:
+    """`Tue 2026-11-24 11:31:02: [1234] text`; the number in brackets is that of the session."""
+    return _own(_MDAEMON, "mdaemon", line, reference)
+
+
+def exchange(line: str, reference: Reference) -> LogRecord | None:
+    """The protocol logs of POP and IMAP: fields between commas. The text is the fields from cIp on."""
+    return _own(_EXCHANGE, "exchange", line, reference)
+
+
+def stalwart(line: str, reference: Reference) -> LogRecord | None:
+    """`2026-11-24T11:31:02Z INFO text`."""
+    return _own(_STALWART, "stalwart", line, reference)
+
+
+def qpopper_file(line: str, reference: Reference) -> LogRecord | None:
+    """Qpopper's trace file: `Nov 24 11:31:02 [popper] text`, or weekday, time and year before `[pid]`."""
+    match = _QPOPPER.fullmatch(line)
+    if match is not None:
+        at = _stamp(match, reference)
+        return None if at is None else _checked(LogRecord(at, "", "qpopper", "", match["text"]))
+    return _dated(_ASCTIME, "qpopper", line, reference)
+
+
+def apple_file(line: str, reference: Reference) -> LogRecord | None:
+    """AppleMailServer's own log: the date with its year, and text."""
+    return _dated(_APPLE, "applemailserver", line, reference)
+
+
+OWN_FILES: Mapping[str, Syntax] = {
+    "hmailserver": hmailserver,
+    "mdaemon": mdaemon,
+    "exchange": exchange,
+    "stalwart": stalwart,
+    "qpopper": qpopper_file,
+    "apple": apple_file,
+}
+"""Programs with log files of their own, by the name that a pattern gives as its `syntax`. They are tried only
+where such a pattern is in use."""
+
+
+def cri(line: str, reference: Reference, own: Sequence[Syntax] = ()) -> LogRecord | None:
     """`2026-11-24T11:31:02.123456789Z stdout F line`: the file of a container in Kubernetes."""
     match = _CRI.fullmatch(line)
     if match is None or match["tags"] != "F":
         return None
-    return _inner(match["text"], written_out(match["at"], reference), reference)
+    return _inner(match["text"], written_out(match["at"], reference), reference, own)
 
 
-def json_line(line: str, reference: Reference) -> LogRecord | None:
+def json_line(line: str, reference: Reference, own: Sequence[Syntax] = ()) -> LogRecord | None:
     """A line that is one JSON object: journalctl -o json, docker's json-file, or what a collector writes."""
     if not line.startswith("{"):
         return None
@@ -111,13 +184,13 @@ def json_line(line: str, reference: Reference) -> LogRecord | None:
     if "MESSAGE" in fields:
         return journal_record(fields)
     at = _json_time(fields, reference)
-    text = _first(fields, "message", "MESSAGE", "log", "msg")
+    text = _first(fields, "message", "log", "msg")
     if at is None or text is None:
         return None
     text = text.removesuffix("\n").removesuffix("\r")
     program = _first(fields, "appname", "app_name", "ident", "program", "syslog_identifier")
     if program is None:
-        return _inner(text, at, reference)
+        return _inner(text, at, reference, own)
     pid = _first(fields, "procid", "proc_id", "pid") or ""
     host = _first(fields, "hostname", "host") or ""
     return _checked(LogRecord(at, host, program, pid, text))
@@ -150,28 +223,62 @@ def journal_record(fields: Mapping[str, object]) -> LogRecord | None:
     )
 
 
-GENERAL: tuple[Syntax, ...] = (rfc_3164, rfc_3339, rfc_5424, cri, json_line, dovecot_file)
-"""Tried in this order. No line is of two of these kinds."""
+_LINES: tuple[Syntax, ...] = (rfc_3164, rfc_3339, rfc_5424, dovecot_file)
+"""No line is of two of these kinds."""
 
 
-def read_line(line: str, reference: Reference) -> LogRecord | None:
-    """The record in a line without its line end, None where no syntax fits."""
-    for syntax in GENERAL:
+def read_line(line: str, reference: Reference, own: Sequence[Syntax] = ()) -> LogRecord | None:
+    """The record in a line without its line end, None where no syntax fits. `own`: syntaxes of
+    programs with log files of their own, which are tried last."""
+    record = _plain(line, reference, own)
+    if record is None:
+        record = cri(line, reference, own) or json_line(line, reference, own)
+    return record
+
+
+def _plain(line: str, reference: Reference, own: Sequence[Syntax]) -> LogRecord | None:
+    for syntax in (*_LINES, *own):
         record = syntax(line, reference)
         if record is not None:
             return record
     return None
 
 
-def _inner(text: str, at: float | None, reference: Reference) -> LogRecord | None:
+def _inner(text: str, at: float | None, reference: Reference, own: Sequence[Syntax]) -> LogRecord | None:
     """The line that a container's program wrote. Its time is the container's."""
-    if at is None or text.startswith("{"):
+    if at is None:
         return None
-    for syntax in (rfc_3164, rfc_3339, rfc_5424, dovecot_file):
-        record = syntax(text, reference)
-        if record is not None:
-            return replace(record, at=at)
-    return None
+    record = _plain(text, reference, own)
+    return None if record is None else replace(record, at=at)
+
+
+def _own(pattern: re.Pattern[str], program: str, line: str, reference: Reference) -> LogRecord | None:
+    match = pattern.fullmatch(line)
+    if match is None:
+        return None
+    at = written_out(match["at"], reference)
+    groups = match.groupdict("")
+    return (
+        None
+        if at is None
+        else _checked(
+            LogRecord(
+                at, "", program or groups["program"], groups.get("pid", ""), match["text"].removesuffix("\r")
+            )
+        )
+    )
+
+
+def _dated(pattern: re.Pattern[str], program: str, line: str, reference: Reference) -> LogRecord | None:
+    match = pattern.fullmatch(line)
+    if match is None:
+        return None
+    hour, minute, second = map(int, match["clock"].split(":"))
+    at = on_wall(
+        int(match["year"]), MONTHS[match["month"]], int(match["day"]), (hour, minute, second), reference
+    )
+    pid = match.groupdict().get("pid") or ""
+    return None if at is None else _checked(LogRecord(at, "", program, pid, match["text"]))
 
 
 def _record(match: re.Match[str], at: float | None) -> LogRecord | None:

@@ -7,7 +7,8 @@ written, the time of the line before for an old file. No clock here.
 """
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, tzinfo
+from datetime import datetime, tzinfo
+from functools import lru_cache
 
 from popgate.values.value import value
 
@@ -29,9 +30,9 @@ class Reference:
 
 def without_year(month: int, day: int, clock: tuple[int, int, int], reference: Reference) -> float | None:
     """The last such moment that is not after `reference.latest`; None where there is no such day."""
-    now = datetime.fromtimestamp(reference.latest, reference.zone)
+    this_year = _year(reference.latest // 3600, reference.zone)
     # eight years back there is a 29th of February, whatever the year
-    for year in range(now.year + 1, now.year - 9, -1):
+    for year in range(this_year + 1, this_year - 9, -1):
         at = on_wall(year, month, day, clock, reference)
         if at is not None and at <= reference.latest + AHEAD_SECONDS:
             return at
@@ -43,11 +44,11 @@ def on_wall(
 ) -> float | None:
     """A wall time in the reference's zone; None where the calendar has none such."""
     hour, minute, second = clock
-    try:
-        wall = datetime(year, month, day, hour, minute, min(second, 59))  # 60 is a leap second
-    except ValueError:
+    moments = _minute(year, month, day, hour, minute, reference.zone)
+    if not moments or second > 60:
         return None
-    return min(_moments(wall, reference.zone), key=lambda at: abs(at - reference.near))
+    at = moments[0] if len(moments) == 1 else min(moments, key=lambda at: abs(at - reference.near))
+    return at + min(second, 59)  # 60 is a leap second
 
 
 def written_out(text: str, reference: Reference) -> float | None:
@@ -58,7 +59,26 @@ def written_out(text: str, reference: Reference) -> float | None:
         return None
     if moment.tzinfo is None:
         return min(_moments(moment, reference.zone), key=lambda at: abs(at - reference.near))
-    return moment.astimezone(UTC).timestamp()
+    try:
+        return moment.timestamp()
+    except OverflowError:
+        return None
+
+
+@lru_cache(maxsize=64)
+def _year(hours: float, zone: tzinfo) -> int:
+    return datetime.fromtimestamp(hours * 3600, zone).year
+
+
+@lru_cache(maxsize=1024)
+def _minute(year: int, month: int, day: int, hour: int, minute: int, zone: tzinfo) -> tuple[float, ...]:
+    """Unix time of that minute: two where the hour comes twice, none where there is no such day.
+    Lines come by the thousand a minute, and the calendar is slow."""
+    try:
+        wall = datetime(year, month, day, hour, minute)
+    except ValueError:
+        return ()
+    return tuple(dict.fromkeys(_moments(wall, zone)))
 
 
 def _moments(wall: datetime, zone: tzinfo) -> Iterator[float]:
