@@ -26,7 +26,7 @@ def told(seen: Sequence[Seen]) -> list[str]:
                     str(one.identity or "-"),
                     str(one.address or "-"),
                     one.protocol,
-                    one.session,
+                    one.session.rpartition(" ")[2],  # without the host
                 ),
             )
         )
@@ -48,10 +48,9 @@ def test_lines_of_the_example_tell_what_it_says(name: str, example: Example) -> 
 
 @pytest.mark.parametrize(("name", "example"), EXAMPLES)
 def test_other_patterns_change_nothing(name: str, example: Example) -> None:
-    everything = read(list(shipped()), example)
-    assert [line.partition("/")[0].rpartition(" ")[0] for line in everything] == [
-        line.partition("/")[0].rpartition(" ")[0] for line in example.sees
-    ]
+    # which pattern recognises a line decides whether its end can be told, so sessions may differ
+    everything = [line.split(" ")[:4] for line in read(list(shipped()), example)]
+    assert everything == [line.split(" ")[:4] for line in example.sees]
 
 
 @pytest.mark.parametrize(("name", "example"), EXAMPLES)

@@ -64,6 +64,11 @@ class Pattern:
     forms: tuple[Form, ...]
     session_is_pid: bool
 
+    @property
+    def tells_logouts(self) -> bool:
+        """Do the program's lines tell of the end of sessions?"""
+        return any(form.kind == "logout" for form in self.forms)
+
     def may_come_from(self, origin: Origin | None) -> bool:
         """Can this program have written a journal entry of `origin`? A user can write any text into the
         journal, but not from the unit of a mail server."""

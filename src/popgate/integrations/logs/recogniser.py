@@ -24,6 +24,7 @@ from popgate.values.value import value
 
 PENDING_AT_MOST = 10_000
 PENDING_SECONDS = 300.0
+OPEN_AT_MOST = 20_000
 _CONTAINER_SEARCH = 65536
 
 
@@ -67,6 +68,7 @@ class Recogniser:
             if any(name == pattern.syntax for pattern in patterns)
         )
         self._pending = _Pending()
+        self._open = _Open()
         self._cut = _CutLines()
 
     def feed(self, line: bytes, now: float) -> Sequence[Seen]:
@@ -158,12 +160,14 @@ class Recogniser:
         if protocol is None:
             return None
         session = _session(pattern, record, groups, address)
-        told = (record.program, record.pid, protocol, session, pattern.name)
+        whose = (record.host, record.program, protocol, user)
         if form.kind == "logout":
-            return LogoutSeen(at, user, address, *told)
+            session, user, address = self._open.end(whose, session, address)
+            return LogoutSeen(at, user, address, record.program, record.pid, protocol, session, pattern.name)
         if user is None or address is None:
             return None
-        return LoginSeen(at, user, address, *told)
+        self._open.begin(whose, session, address)
+        return LoginSeen(at, user, address, record.program, record.pid, protocol, session, pattern.name)
 
     def _user(self, groups: dict[str, str | None]) -> Identity | None:
         user = groups.get("user")
@@ -200,13 +204,18 @@ def _protocol(pattern: Pattern, record: LogRecord, groups: dict[str, str | None]
 def _session(
     pattern: Pattern, record: LogRecord, groups: dict[str, str | None], address: ClientAddress | None
 ) -> str:
+    """A name for the session that its login and its logout have in common, "" where there is none."""
+    if not pattern.tells_logouts:
+        return ""
     if groups.get("session"):
-        return f"{record.program}/{groups['session']}"
-    if groups.get("port") and address is not None:
-        return f"{record.program}/{address}/{groups['port']}"
-    if pattern.session_is_pid and record.pid:
-        return f"{record.program}/{record.pid}"
-    return ""
+        name = groups["session"]
+    elif groups.get("port") and address is not None:
+        name = f"{address}/{groups['port']}"
+    elif pattern.session_is_pid and record.pid:
+        name = record.pid
+    else:
+        return ""
+    return f"{record.host or '-'} {record.program}/{name}"
 
 
 @value
@@ -266,6 +275,49 @@ class _Pending:
     def take(self, key: _Key, at: float) -> _First | None:
         first = self._firsts.pop(key, None)
         return first if first is not None and 0 <= at - first.at <= PENDING_SECONDS else None
+
+
+_Whose = tuple[str, str, LoginProtocol, Identity | None]
+
+
+class _Open:
+    """Sessions whose end has not been seen, the newest OPEN_AT_MOST: where a logout names only its user,
+    it is taken to be that of the oldest session of that user."""
+
+    def __init__(self) -> None:
+        self._sessions: OrderedDict[str, tuple[_Whose, ClientAddress]] = OrderedDict()
+        self._of_user: dict[_Whose, dict[str, None]] = {}
+
+    def begin(self, whose: _Whose, session: str, address: ClientAddress) -> None:
+        if not session:
+            return
+        self._drop(session)
+        self._sessions[session] = (whose, address)
+        self._of_user.setdefault(whose, {})[session] = None
+        if len(self._sessions) > OPEN_AT_MOST:
+            self._drop(next(iter(self._sessions)))
+
+    def end(
+        self, whose: _Whose, session: str, address: ClientAddress | None
+    ) -> tuple[str, Identity | None, ClientAddress | None]:
+        """The session that a logout ends, and its user and address where logout or login names them."""
+        user = whose[3]
+        if not session and address is None:
+            session = next(iter(self._of_user.get(whose, ())), "")
+        known = self._drop(session)
+        if known is not None:
+            user = known[0][3] if user is None else user
+            address = known[1] if address is None else address
+        return session, user, address
+
+    def _drop(self, session: str) -> tuple[_Whose, ClientAddress] | None:
+        known = self._sessions.pop(session, None)
+        if known is not None:
+            sessions = self._of_user[known[0]]
+            del sessions[session]
+            if not sessions:
+                del self._of_user[known[0]]
+        return known
 
 
 class _CutLines:

@@ -39,7 +39,7 @@ class LogRecord:
 class LoginSeen:
     """A completed login. `at` is Unix time: the line's own, or when it was read where it names none.
 
-    `session` joins the login to its LogoutSeen and is "" where the program's lines cannot be joined.
+    `session` joins the login to its LogoutSeen and is "" where no logout will be seen.
     `pattern` is the name of the pattern that recognised it.
     """
 
@@ -55,8 +55,8 @@ class LoginSeen:
 
 @value
 class LogoutSeen:
-    """The end of a session. `identity` and `address` are None where the line does not name them;
-    `session` is "" then or else the same text as in the login."""
+    """The end of a session. `session` is the same text as in the login, "" where it cannot be told;
+    `identity` and `address` are None where neither line nor login names them."""
 
     at: float
     identity: Identity | None
