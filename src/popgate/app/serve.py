@@ -11,6 +11,7 @@ from popgate.app import backends
 from popgate.app.clock import SystemClock
 from popgate.app.context import BoundListener, ServerContext, make_context
 from popgate.app.delivery import run_delivery
+from popgate.app.follow import follow_specs, make_follow_directory
 from popgate.app.privileges import (
     PrivilegeError,
     drop_privileges,
@@ -25,6 +26,7 @@ from popgate.app.worker import run_worker
 from popgate.auth.throttle import BUFFER_BYTES
 from popgate.config import ConfigError, Loaded, find, load
 from popgate.config.settings import Config
+from popgate.integrations.logs.follow_patterns import FollowError
 from popgate.integrations.ucspi import ProgramError
 from popgate.protocols.relay_ctrl_udp import MIN_KEY_OCTETS
 from popgate.servers.datagrams import open_datagrams
@@ -46,9 +48,9 @@ def serve(config_path: str | None, overrides: Sequence[str], ready_file: str | N
     loaded = load(find(config_path), overrides)
     _print_warnings(loaded)
     config = loaded.config
-    if not config.listener:
+    if not config.listener and not config.follow:
         raise StartRefused(
-            "the configuration has no [[listener]], so there is nothing to serve;"
+            "the configuration has no [[listener]] and no [[follow]], so there is nothing to serve;"
             " `popgate config sample` shows some"
         )
     raise_descriptor_limit()
@@ -269,6 +271,11 @@ def _prepare(config: Config) -> None:
     backends.authenticator(config, accounts, clock, silent).close()
     backends.recipients(config, accounts, clock)
     accounts.close()
+    try:
+        follow_specs(config, clock)
+        make_follow_directory(config)
+    except FollowError as fault:
+        raise StartRefused(f"[[follow]]: {fault}") from fault
     for settings in config.listener:
         if settings.service == "ucspi":
             try:

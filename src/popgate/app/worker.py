@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from popgate.app import backends
 from popgate.app.context import BoundListener, ServerContext
+from popgate.app.follow import open_followers
 from popgate.app.http_services import BUSY_REPLY, HttpServices
 from popgate.app.logs import LogWriter
 from popgate.app.loop import run_loop
@@ -16,6 +17,7 @@ from popgate.app.runtime import fan_out, make_runtime
 from popgate.app.services import SessionMaker, open_services
 from popgate.app.supervisor import ChildPipes
 from popgate.app.ucspi import open_ucspi
+from popgate.integrations.logs.follow_service import LogFollowers
 from popgate.integrations.ucspi import UcspiListener
 from popgate.servers.connection import Connection
 from popgate.servers.limits import ConnectionLimits, ConnectionTable, ListenerTable
@@ -27,8 +29,8 @@ from popgate.sessions.session import Peer, Session
 from popgate.values.address import Network
 from popgate.values.event import Event, EventSink
 
-_AnyListener = Listener | UcspiListener | PeerListener
-_AnyServer = asyncio.Server | UcspiListener | PeerListener
+_AnyListener = Listener | UcspiListener | PeerListener | LogFollowers
+_AnyServer = asyncio.Server | UcspiListener | PeerListener | LogFollowers
 
 _CERTIFICATE_SECONDS = 10.0
 _LAST_WORDS_SECONDS = 0.2
@@ -100,6 +102,12 @@ async def _serve(context: ServerContext, number: int, pipes: ChildPipes) -> int:
     if peers is not None:
         listeners.append(peers)
         servers.append(peers)
+    followers = open_followers(
+        config, grants=services.grants, account=services.accounts.get, clock=context.clock, emit=emit
+    )
+    if followers is not None:
+        listeners.append(followers)
+        servers.append(followers)
     os.write(pipes.ready, b"r")
     os.close(pipes.ready)
     ticker = asyncio.ensure_future(_tick(listeners, (http.tick, history.flush)))

@@ -7,6 +7,7 @@ the server's files cannot be read.
 
 from collections.abc import Callable
 
+from popgate.config.follow import follow_findings
 from popgate.config.http import http_findings
 from popgate.config.lines import KeyPath
 from popgate.config.names import domain_fault
@@ -533,4 +534,5 @@ _CHECKS: tuple[Callable[[Config], Findings], ...] = (
     _auth,
     _delivery,
     _limits,
+    follow_findings,
 )

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator
 
 from popgate.config.certificates import certificate_findings
+from popgate.config.follow import follow_file_findings
 from popgate.config.lines import KeyPath
 from popgate.config.schema import Finding
 from popgate.config.settings import Config
@@ -20,11 +21,12 @@ Findings = Iterator[tuple[bool, Finding]]
 
 def file_findings(config: Config, now: float) -> Findings:
     """Yields (is it an error, what was found); for `popgate serve` and `popgate config check`."""
-    if not config.listener:
+    if not config.listener and not config.follow:
         yield (
             True,
             Finding(("listener",), "there is nothing to serve", "write a [[listener]]", shows_value=False),
         )
+    yield from follow_file_findings(config)
     yield from _user(config)
     yield from _data_dir(config)
     if any(listener.tls != "none" for listener in config.listener):

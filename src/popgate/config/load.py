@@ -225,6 +225,10 @@ def _make_absolute(config: Config, directory: str) -> None:
             listener.rules_file = config.path(listener.rules_file)
         if listener.key_file:
             listener.key_file = config.path(listener.key_file)
+    for follow in config.follow:
+        if follow.file:
+            follow.file = config.path(follow.file)
+        follow.patterns = [config.path(name) if "/" in name else name for name in follow.patterns]
     config.auth.backends = [
         f"{kind}:{argument}" if kind == "passwd_file" and not text.endswith(":") else text
         for text, (kind, argument) in zip(config.auth.backends, config.auth_backends(), strict=True)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from popgate.auth.settings import AuthSettings
 from popgate.grants.settings import GrantSettings
+from popgate.integrations.logs.settings import FollowSettings
 from popgate.queue.settings import DeliverySettings
 from popgate.servers.settings import LimitSettings, ListenerSettings, TlsSettings
 from popgate.values.settings import Bounds, Doc
@@ -75,6 +76,10 @@ class Config:
     listener: Annotated[
         list[ListenerSettings], Doc("Where the server listens, one [[listener]] for each address and port.")
     ] = field(default_factory=list)
+    follow: Annotated[
+        list[FollowSettings],
+        Doc("Logs in which the logins of other servers are seen, one [[follow]] for each (docs/logs.md)."),
+    ] = field(default_factory=list)
     tls: Annotated[TlsSettings, Doc("The certificate.")] = field(default_factory=TlsSettings)
     grants: Annotated[GrantSettings, Doc("How a mail login lets an address relay, and how long.")] = field(
         default_factory=GrantSettings
@@ -122,6 +127,10 @@ class Config:
     @property
     def peer_logins_file(self) -> str:
         return self.path("peer-logins")
+
+    @property
+    def follow_directory(self) -> str:
+        return self.path("follow")
 
     def auth_backends(self) -> Iterator[tuple[str, str]]:
         """[auth] backends as (kind, argument), with the path of a passwd_file absolute."""

@@ -161,6 +161,10 @@ class OpenSessions:
             self._grants.logout(address, identity, key or "", at=at)
         return known
 
+    def holds(self, address: ClientAddress, identity: Identity) -> bool:
+        """Has this identity a session open at that address?"""
+        return (address, identity) in self._holders
+
     def tick(self) -> None:
         """Renew what is due, forget what is too old. Do not call it while ends that have happened are
         still to be read."""

@@ -33,7 +33,18 @@ RECHECK_SECONDS = 10.0
 CAUGHT_UP_OCTETS = 1 << 28
 """Of a log that was never read and is to be read from its beginning, so much at its end."""
 
-NoteKind = Literal["rotated", "truncated", "lost", "found", "missing", "untrusted", "unreadable"]
+NoteKind = Literal[
+    "rotated",
+    "truncated",
+    "lost",
+    "found",
+    "missing",
+    "untrusted",
+    "unreadable",
+    "journal",
+    "forgetful",
+    "defect",
+]
 
 
 @value
