@@ -36,7 +36,7 @@ async def test_a_login_gives_a_grant_at_once(site: FollowSite) -> None:
     assert time.monotonic() - began < 0.5  # well before the next poll
     assert not site.may_relay(THERE)
     assert site.told("grant.allow", client=HERE, identity="alice@example.org", protocol="imap") == 1
-    assert site.told("follow.login", session="dovecot/s1", pattern="dovecot", reason="granted") == 1
+    assert site.told("follow.login", session="mail dovecot/s1", pattern="dovecot", reason="granted") == 1
     await site.stop()
     assert site.told("follow.stop") == 1
 

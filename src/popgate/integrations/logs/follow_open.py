@@ -52,7 +52,4 @@ def follow_spec(settings: FollowSettings, default_domain: str, clock: Clock) -> 
         settings.source,
         journal if settings.journal else file,
         frozenset(settings.protocols),
-        frozenset(
-            pattern.name for pattern in patterns if any(form.kind == "logout" for form in pattern.forms)
-        ),
     )

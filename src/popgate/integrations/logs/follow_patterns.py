@@ -6,6 +6,8 @@ from popgate.integrations.logs.pattern import Pattern, PatternError
 from popgate.integrations.logs.pattern_files import read_pattern, shipped
 
 _PATTERN_OCTETS = 1 << 20
+_SYSLOG = "syslog"
+"""The syntax of patterns that have none of their own."""
 
 
 class FollowError(ValueError):
@@ -13,10 +15,10 @@ class FollowError(ValueError):
 
 
 def patterns_of(names: Sequence[str]) -> list[Pattern]:
-    """The patterns named, or in the files named; all that are shipped where no name is given.
-    Raises FollowError."""
+    """The patterns named, or in the files named; where no name is given all that are shipped and whose
+    lines syslog writes. Raises FollowError."""
     if not names:
-        return list(shipped().values())
+        return [pattern for pattern in shipped().values() if pattern.syntax == _SYSLOG]
     found = []
     for name in names:
         if "/" in name:

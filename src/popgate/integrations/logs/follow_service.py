@@ -42,12 +42,11 @@ _FAULT_SECONDS = 60.0
 @value
 class FollowSpec:
     """One log to follow. `name` is the source's name in events and its identity over restarts;
-    `protocols` are those whose logins count; `ending` names the patterns that know when sessions end."""
+    `protocols` are those whose logins count."""
 
     name: str
     make: MakeSource
     protocols: frozenset[str]
-    ending: frozenset[str]
 
 
 class Lock(Protocol):
@@ -309,7 +308,7 @@ class _Follower:
     def _see(self, seen: Seen) -> None:
         if seen.protocol not in self._spec.protocols:
             return
-        key = seen.session if seen.session and seen.pattern in self._spec.ending else None
+        key = seen.session or None
         if isinstance(seen, LoginSeen):
             self._login(seen, key)
         else:

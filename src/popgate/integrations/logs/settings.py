@@ -23,7 +23,7 @@ class FollowSettings:
         list[str],
         Doc(
             "Whose lines count: names of shipped patterns (docs/logs.md lists them), or paths of pattern"
-            " files. Empty: all that are shipped.",
+            " files. Empty: all that are shipped, but those of programs with log files of their own.",
             example='["dovecot"]',
         ),
     ] = field(default_factory=list)
