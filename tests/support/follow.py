@@ -77,6 +77,17 @@ class FollowSite:
             emit=self.sink,
         )
 
+    async def caught_up(self) -> None:
+        """Until the log has been looked at to its end."""
+        followers = self.followers
+        assert followers is not None
+
+        def is_so() -> bool:
+            threads = [follower.thread for follower in followers._followers]
+            return all(thread is not None and thread.caught_up_at > 0 for thread in threads)
+
+        await until(is_so)
+
     async def stop(self) -> None:
         assert self.followers is not None
         self.followers.close()
