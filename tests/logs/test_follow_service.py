@@ -307,10 +307,10 @@ async def test_many_logins_at_once_leave_others_their_turn(site: FollowSite) -> 
     site.start()
     await site.caught_up()
     now = site.clock.now()
-    site.write(*[dovecot_login(f"u{n}", f"203.0.113.{n % 200}", f"x{n}", now) for n in range(3000)])
+    site.write(*[dovecot_login(f"u{n}", f"2001:db8::{n:x}", f"x{n}", now) for n in range(3000)])
     await site.told_soon("follow.login")
     turns = 0
-    while len(site.sink.events) < 6001:
+    while len(site.sink.events) < 6001:  # follow.start, then two for each
         await asyncio.sleep(0)
         turns += 1
     assert turns >= 3000 // SEEN_A_TURN - 2
