@@ -5,7 +5,7 @@ It reads only, and runs nothing of what it reads.
 
 from collections.abc import Sequence
 
-from popgate.integrations.qmail.findings import Finding, in_order
+from popgate.integrations.findings import Finding, in_order
 from popgate.integrations.qmail.machine import Machine
 from popgate.integrations.qmail.survey import CRON_FILES, Survey, take
 from popgate.integrations.qmail.traps_grants import grant_traps

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
+from popgate.integrations.findings import Finding
 from popgate.integrations.qmail.chain import Link
 from popgate.integrations.qmail.environment import Setting
-from popgate.integrations.qmail.findings import Finding
 from popgate.integrations.qmail.lines import (
     GRANT_PROGRAMS,
     NO_CHECKERS,

@@ -3,8 +3,8 @@
 import stat
 from collections.abc import Iterator
 
+from popgate.integrations.findings import Finding, Level
 from popgate.integrations.qmail.chain import Link
-from popgate.integrations.qmail.findings import Finding, Level
 from popgate.integrations.qmail.lines import ServerLine, server_lines
 from popgate.integrations.qmail.machine import Machine
 from popgate.integrations.qmail.survey import Survey

@@ -3,8 +3,8 @@
 import posixpath
 from collections.abc import Iterator
 
+from popgate.integrations.findings import Finding
 from popgate.integrations.qmail.chain import Link
-from popgate.integrations.qmail.findings import Finding
 from popgate.integrations.qmail.lines import ServerLine, server_lines
 from popgate.integrations.qmail.machine import Machine
 from popgate.integrations.qmail.programs import SMTP_SERVERS

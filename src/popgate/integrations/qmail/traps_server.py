@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
+from popgate.integrations.findings import Finding
 from popgate.integrations.qmail.chain import Link
 from popgate.integrations.qmail.environment import Argument, output_file
-from popgate.integrations.qmail.findings import Finding
 from popgate.integrations.qmail.lines import ServerLine, cron_lines, server_lines
 from popgate.integrations.qmail.machine import Machine
 from popgate.integrations.qmail.programs import SMTP_SERVERS

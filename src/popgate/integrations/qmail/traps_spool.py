@@ -9,8 +9,8 @@ import posixpath
 import stat
 from collections.abc import Iterator
 
+from popgate.integrations.findings import Finding
 from popgate.integrations.qmail.chain import Link
-from popgate.integrations.qmail.findings import Finding
 from popgate.integrations.qmail.lines import GRANT_PROGRAMS, ServerLine, records_itself, server_lines
 from popgate.integrations.qmail.machine import Machine
 from popgate.integrations.qmail.programs import SMTP_SERVERS

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from popgate.integrations.qmail.findings import Finding
+from popgate.integrations.findings import Finding
 from popgate.integrations.qmail.shell import Flaw
 from popgate.integrations.qmail.survey import Program, Survey
 

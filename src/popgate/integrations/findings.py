@@ -1,4 +1,4 @@
-"""What is wrong with a qmail host, in words for its administrator."""
+"""What is wrong with somebody's mail host, in words for its administrator."""
 
 from typing import Literal
 
