@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 import sqlite3
+import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from typing import Any
 import pytest
 
 from popgate.files.real import RealDisk
-from popgate.queue import queue_id
+from popgate.queue import queue_id, writer
 from popgate.queue.database import Database
 from popgate.queue.incoming import OUTSTANDING, SPILL_OCTETS
 from popgate.queue.queue import Envelope, Incoming, QueueError, Recipient
 from popgate.queue.store import SqliteQueue
+from popgate.queue.writer import MOST_WAIT_SECONDS, TURNS
 from popgate.values.address import ClientAddress
 from popgate.values.mail import MailAddress
 
@@ -164,6 +166,46 @@ async def test_messages_that_gather_share_a_commit(tmp_path: Path) -> None:
     queue.close()
     assert len(stored(tmp_path)) == 200
     assert commits < 50
+
+
+async def test_messages_of_neighbouring_turns_share_a_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "MOST_WAIT_SECONDS", 60.0)  # on a machine that stands still as well
+    queue = open_queue(tmp_path)
+    before = queue.writer.commits
+    accepting = []
+    for _ in range(TURNS - 2):
+        accepting.append(asyncio.ensure_future(accept(queue, b"x" * 100)))
+        await asyncio.sleep(0)
+        time.sleep(0.002)  # the writing thread could run
+    await asyncio.gather(*accepting)
+    commits = queue.writer.commits - before
+    queue.close()
+    assert len(stored(tmp_path)) == TURNS - 2
+    assert commits == 1
+
+
+async def test_long_turns_do_not_add_up(tmp_path: Path) -> None:
+    """A loop that is busy with something else for long in each turn lets a message wait for one."""
+    queue = open_queue(tmp_path)
+    accepting = asyncio.ensure_future(accept(queue, b"x" * 100))
+    turns = 0
+    while not accepting.done():
+        await asyncio.sleep(0)
+        time.sleep(2 * MOST_WAIT_SECONDS)
+        turns += 1
+    queue.close()
+    assert turns <= TURNS // 2
+
+
+async def test_close_writes_what_waits_for_its_turns(tmp_path: Path) -> None:
+    queue = open_queue(tmp_path)
+    accepting = asyncio.ensure_future(accept(queue, b"x" * 100))
+    await asyncio.sleep(0)
+    queue.close()
+    name = await asyncio.wait_for(accepting, 5)
+    assert list(stored(tmp_path)) == [name]
 
 
 async def test_messages_that_come_while_another_process_commits_share_the_next_commit(tmp_path: Path) -> None:

@@ -108,6 +108,23 @@ async def test_a_second_delivery_process_waits(tmp_path: Path) -> None:
             assert not second.named("delivery.local")
 
 
+async def test_a_delivery_process_that_waits_for_another_says_when_it_begins(tmp_path: Path) -> None:
+    async with QueueSite(tmp_path) as first:
+        await first.until(lambda: first.has_begun)
+        async with QueueSite(tmp_path) as second:
+            for _ in range(3):
+                second.runner.wake()
+                await asyncio.sleep(0.02)
+            assert not second.has_begun
+            await first.runner.stop(2)
+            await second.until(lambda: second.has_begun, 3)
+    async with QueueSite(tmp_path) as holder:
+        await holder.until(lambda: holder.has_begun)
+        async with QueueSite(tmp_path) as stopped:
+            pass
+        assert not stopped.has_begun
+
+
 async def test_mail_of_another_process_is_seen_without_being_told(tmp_path: Path) -> None:
     async with QueueSite(tmp_path) as site:
         site.queue.accepted = None

@@ -97,6 +97,7 @@ class QueueSite:
         self.resolver = TableResolver()
         self.recipients = TableRecipients()
         self.inboxes: Any = MemoryMailboxes()
+        self.has_begun = False  # to deliver
         self.options: dict[str, Any] = {"allow_loopback": True, "idle_seconds": 0.3}
         self._disk = disk or RealDisk()
 
@@ -113,8 +114,11 @@ class QueueSite:
             **self.options,
         )
         self.queue.accepted = self.runner.wake
-        self._task = asyncio.get_running_loop().create_task(self.runner.run())
+        self._task = asyncio.get_running_loop().create_task(self.runner.run(self._begun))
         return self
+
+    def _begun(self) -> None:
+        self.has_begun = True
 
     async def __aexit__(self, *_: object) -> None:
         await self.runner.stop(2)

@@ -51,8 +51,13 @@ async def _run(context: ServerContext, pipes: ChildPipes) -> int:
         random.random,
         password=backends.smarthost_password(config),
     )
-    loop.add_reader(context.wake_read, _drain_wake, context, runner)
-    delivering = asyncio.ensure_future(runner.run())
+
+    def listen() -> None:
+        loop.add_reader(context.wake_read, _drain_wake, context, runner)
+
+    # Whoever accepts mail is not heard before: a process that another keeps from delivering,
+    # as the one before a reload does, would be woken with every commit, and take the word from it.
+    delivering = asyncio.ensure_future(runner.run(listen))
     os.write(pipes.ready, b"r")
     os.close(pipes.ready)
     ticking = asyncio.ensure_future(_tick(context, store, grants, emit, history.flush))

@@ -2,10 +2,14 @@
 
 One fsync costs the disk much more than one message costs us, and a transaction costs the
 processor more than the rows in it. So whoever has something to write leaves it here and waits;
-at the end of a turn of the event loop all that was left is handed to the thread, which waits
+some turns of the event loop later all that was left is handed to the thread, which waits
 for its turn among the processes, takes all that has gathered by then, runs it as one
-transaction, and answers everybody with one call into each event loop. There is no other wait
-to gather more: what comes while a commit runs is the next batch.
+transaction, and answers everybody with one call into each event loop.
+
+Turns and not milliseconds, because a turn takes as long as there is work: an idle loop hands
+over at once, and in a busy one nobody's answer would be out sooner, as there the processor is what
+is short. The thread and a busy loop also take the interpreter's lock from each other at every
+call into SQLite, so that a commit costs the loop more than it costs the thread.
 """
 
 import asyncio
@@ -22,6 +26,11 @@ _T = TypeVar("_T")
 _Ticket = tuple[Work, asyncio.Future[Any]]
 _Answer = tuple[asyncio.Future[Any], Any, BaseException | None]
 
+TURNS = 8
+"""A work waits for so many turns of its event loop, to be written together with those that come in
+them. An idle loop is through in some microseconds."""
+MOST_WAIT_SECONDS = 0.01
+"""No work waits for another turn after that; turns are long when there are many connections."""
 MOST_AT_ONCE = 512
 """With so many works a transaction takes no further ones, so that a burst does not make its first
 waiter wait for all."""
@@ -53,10 +62,16 @@ class GroupWriter:
         left = self._left.get(loop)
         if left is None:
             self._left[loop] = [(work, future)]
-            loop.call_soon(self._hand_over, loop)
+            loop.call_soon(self._wait_turns, loop, TURNS - 1, loop.time() + MOST_WAIT_SECONDS)
         else:
             left.append((work, future))
         return future
+
+    def _wait_turns(self, loop: asyncio.AbstractEventLoop, turns: int, until: float) -> None:
+        if turns and loop.time() < until and not self._is_closed:
+            loop.call_soon(self._wait_turns, loop, turns - 1, until)
+        else:
+            self._hand_over(loop)
 
     def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
         left = self._left.pop(loop, None)

@@ -110,10 +110,11 @@ class Runner:
         """Look for due messages now. Call it in the runner's event loop."""
         self._woken.set()
 
-    async def run(self) -> None:
+    async def run(self, began: Callable[[], None] = lambda: None) -> None:
         """Deliver until `stop`. Faults of the database are events, never the end.
 
-        Waits while another process delivers this queue.
+        Waits while another process delivers this queue, then calls `began`: until then a `wake`
+        would wake for nothing.
         """
         self._has_ended.clear()
         lock: int | None = None
@@ -123,6 +124,8 @@ class Runner:
                 lock = self._queue.lock_delivery()
                 if lock is None:
                     await self._sleep(RESCAN_SECONDS)
+            if lock is not None:
+                began()
             swept_at: float | None = None
             while not self._is_stopping:
                 self._woken.clear()
