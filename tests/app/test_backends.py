@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import os
+import resource
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -195,3 +196,24 @@ def test_logins_of_other_users_count_where_the_directory_is_closed(
         assert [str(one.identity) for one in grants.list()] == (["alice@example.org"] if is_closed else [])
     finally:
         shutil.rmtree(place)
+
+
+@pytest.mark.parametrize(
+    ("soft", "kept"), [(20_000, 512), (1024, 32), (256, 8), (16, 0), (resource.RLIM_INFINITY, 512)]
+)
+def test_kept_maildirs_take_a_small_part_of_the_descriptors(
+    monkeypatch: pytest.MonkeyPatch, soft: int, kept: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (soft, soft))
+    assert backends.most_kept_maildirs() == kept
+
+
+def test_a_worker_keeps_maildirs_open_and_a_delivery_process_does_not(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    before = len(os.listdir("/proc/self/fd"))
+    for most_kept, left in ((2, 2), (0, 0)):
+        mailboxes = backends.mailboxes(config, SystemClock(), lambda event: None, most_kept=most_kept)
+        mailboxes.open_maildrop(ALICE).close()
+        assert len(os.listdir("/proc/self/fd")) == before + left
+        mailboxes.close()
+    assert len(os.listdir("/proc/self/fd")) == before

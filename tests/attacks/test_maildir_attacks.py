@@ -43,6 +43,7 @@ class Site:
         self.root = root
         self.clock = Clock()
         self.events: list = []
+        self.all_mailboxes: list[MaildirMailboxes] = []
         self.mailboxes = self.started()
         self.mailboxes.open_maildrop(SALES).close()
         self.home = root / "example.com/sales"
@@ -52,9 +53,16 @@ class Site:
         self.secret.write_text(SECRET)
 
     def started(self, disk=None) -> MaildirMailboxes:
-        return MaildirMailboxes(
-            str(self.root), disk or RealDisk(), self.clock, "mx.example.com", self.events.append
+        mailboxes = MaildirMailboxes(
+            str(self.root),
+            disk or RealDisk(),
+            self.clock,
+            "mx.example.com",
+            self.events.append,
+            most_kept=8,
         )
+        self.all_mailboxes.append(mailboxes)
+        return mailboxes
 
     def put(self, path: Path, content: bytes) -> Path:
         path.write_bytes(content)
@@ -71,7 +79,10 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path):
-    return Site(tmp_path)
+    site = Site(tmp_path)
+    yield site
+    for mailboxes in site.all_mailboxes:
+        mailboxes.close()
 
 
 def whole(maildrop, index=0):

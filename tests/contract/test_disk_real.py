@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -161,3 +162,82 @@ def test_rename_unlink_and_mtime(disk, folder, tmp_path):
     disk.remove_directory("d", folder)
     disk.sync_directory(folder)
     assert list(disk.names(folder)) == []
+
+
+def test_an_unlocked_file_is_locked_again_by_its_path(disk, folder, tmp_path):
+    held = disk.lock("l", folder)
+    was = disk.entry_of(held)
+    path = str(tmp_path / "l")
+    disk.unlock(held)
+    other = disk.lock("l", folder)
+    with pytest.raises(BlockingIOError):
+        disk.lock_again(held, was, path)
+    disk.close(other)
+    assert disk.lock_again(held, was, path)
+    with pytest.raises(BlockingIOError):
+        disk.lock("l", folder)
+    disk.close(held)
+    disk.close(disk.lock("l", folder))
+
+
+@pytest.mark.parametrize("change", ["removed", "replaced", "link", "directory gone", "directory a file"])
+def test_locking_again_tells_that_the_file_is_another(disk, tmp_path, change):
+    (tmp_path / "d").mkdir()
+    folder = disk.open_directory(str(tmp_path / "d"))
+    held = disk.lock("l", folder)
+    was = disk.entry_of(held)
+    disk.unlock(held)
+    path = tmp_path / "d/l"
+    if change.startswith("directory"):
+        (tmp_path / "d").rename(tmp_path / "e")
+        if change == "directory a file":
+            (tmp_path / "d").touch()
+    else:
+        path.rename(tmp_path / "moved")
+    if change == "replaced":
+        path.touch()
+    elif change == "link":
+        path.symlink_to(tmp_path / "moved")
+    assert not disk.lock_again(held, was, str(path))
+    disk.close(held)
+    disk.close(folder)
+
+
+def test_a_stamp_changes_with_the_names_and_the_mode(disk, folder, tmp_path):
+    inside = tmp_path / "d"
+    inside.mkdir()
+    stamps = [disk.stamp("d", folder)]
+    assert disk.stamp("d", folder) == stamps[0]
+    assert stamps[0][:2] == (inside.stat().st_ino, inside.stat().st_mtime_ns)
+
+    def changed(change):
+        time.sleep(0.02)  # more than a tick of the kernel's clock
+        change()
+        stamps.append(disk.stamp("d", folder))
+
+    changed((inside / "a").touch)
+    changed((inside / "a").unlink)
+    changed(lambda: inside.chmod(0o700))
+    times = inside.stat()
+    (inside / "b").touch()
+    changed(lambda: os.utime(inside, ns=(times.st_atime_ns, times.st_mtime_ns)))
+    assert len(set(stamps)) == 5
+    inside.rename(tmp_path / "e")
+    with pytest.raises(FileNotFoundError):
+        disk.stamp("d", folder)
+    inside.symlink_to(tmp_path / "e")
+    with pytest.raises(NotADirectoryError):
+        disk.stamp("d", folder)
+    inside.unlink()
+    inside.touch()
+    with pytest.raises(NotADirectoryError):
+        disk.stamp("d", folder)
+
+
+def test_an_entry_by_path_is_that_of_the_link_itself(disk, folder, tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "x").symlink_to(tmp_path / "d")
+    assert disk.entry(str(tmp_path / "d")) == disk.entry("d", folder)
+    assert disk.entry(str(tmp_path / "d")).kind == "d"
+    assert disk.entry(str(tmp_path / "x")).kind == "o"
+    assert disk.entry("d", folder).device == os.stat(tmp_path / "d").st_dev

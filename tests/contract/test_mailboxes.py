@@ -27,11 +27,21 @@ class SteppingClock:
         return self.time
 
 
-@pytest.fixture(params=["maildir", "memory"])
+@pytest.fixture(params=["maildir", "kept maildir", "memory"])
 def mailboxes(request, tmp_path):
     if request.param == "memory":
-        return MemoryMailboxes()
-    return MaildirMailboxes(str(tmp_path), RealDisk(), SteppingClock(), "mx.example.com", lambda event: None)
+        yield MemoryMailboxes()
+        return
+    maildirs = MaildirMailboxes(
+        str(tmp_path),
+        RealDisk(),
+        SteppingClock(),
+        "mx.example.com",
+        lambda event: None,
+        most_kept=2 if request.param == "kept maildir" else 0,
+    )
+    yield maildirs
+    maildirs.close()
 
 
 def whole(maildrop, index, body_lines=None):

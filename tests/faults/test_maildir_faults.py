@@ -27,10 +27,12 @@ class Clock:
         return 1.0
 
 
-def maildirs(disk, root=ROOT, token=None):
+def maildirs(disk, root=ROOT, token=None, most_kept=0):
     counter = itertools.count()
     names = token or (lambda: f"{next(counter):016x}")
-    return MaildirMailboxes(root, disk, Clock(), "mx.example.com", lambda event: None, token=names)
+    return MaildirMailboxes(
+        root, disk, Clock(), "mx.example.com", lambda event: None, token=names, most_kept=most_kept
+    )
 
 
 def fetched(disk, root=ROOT, identity=SALES):
@@ -247,15 +249,27 @@ def test_removal_goes_on_after_a_failure(tmp_path):  # pop3-029
     assert fetched(RealDisk(), str(tmp_path)) == [b"A: 1\r\n"]
 
 
-def test_each_operation_of_a_session_may_fail(tmp_path):
-    def session(disk, root):
-        maildrop = maildirs(disk, root).open_maildrop(SALES)
+@pytest.mark.parametrize("most_kept", [0, 2])
+def test_each_operation_of_two_sessions_may_fail(tmp_path, most_kept):
+    def session(mailboxes):
+        maildrop = mailboxes.open_maildrop(SALES)
         try:
             got = [b"".join(maildrop.read(index)) for index in range(len(maildrop.messages))]
             maildrop.mark_seen([0])
             return got, list(maildrop.remove([1]))
         finally:
             maildrop.close()
+
+    def sessions(disk, root):
+        mailboxes = maildirs(disk, root, most_kept=most_kept)
+        try:
+            for _ in range(2):
+                try:
+                    session(mailboxes)
+                except (MailboxError, IndexError):
+                    pass
+        finally:
+            mailboxes.close()
 
     def prepare(name):
         root = tmp_path / name
@@ -269,14 +283,13 @@ def test_each_operation_of_a_session_may_fail(tmp_path):
         return str(root)
 
     disk = FaultDisk(RealDisk())
-    session(disk, prepare("count"))
+    sessions(disk, prepare("count"))
+    assert ("lock_again" in disk.verbs()) is (most_kept > 0)
     for failing in range(len(disk.operations)):
         before = len(os.listdir("/proc/self/fd"))
         root = prepare(str(failing))
         broken = FaultDisk(RealDisk(), lambda number, operation, at=failing: number == at, errno.EIO)
-        try:
-            session(broken, root)
-        except (MailboxError, IndexError):
-            pass
+        sessions(broken, root)
+        assert broken.open_descriptors == []
         assert len(os.listdir("/proc/self/fd")) == before, broken.operations[failing]
-        assert len(fetched(RealDisk(), root)) in (2, 3)
+        assert len(fetched(RealDisk(), root)) in (1, 2)

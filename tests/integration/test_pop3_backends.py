@@ -54,7 +54,7 @@ class Backends:
         self.database.add("ann@example.org", "sesame open", is_recoverable=True)
         self.database.add("printer@example.org", "0000 0000", terms=Terms(is_device=True))
         self.mailboxes = MaildirMailboxes(
-            str(root / "mail"), RealDisk(), self.clock, "mail.example.org", self.events.append
+            str(root / "mail"), RealDisk(), self.clock, "mail.example.org", self.events.append, most_kept=2
         )
         self.grants = Grants(MemoryStore(), GrantSettings(never=[]), self.clock, self.events.append)
         self.logins = AccountLogins(
@@ -69,6 +69,7 @@ class Backends:
 
     def close(self) -> None:
         self.logins.close()
+        self.mailboxes.close()
 
     def may_relay(self) -> bool:
         return self.grants.decide(LOOPBACK, SENDER, 1, 0, "smtp").verdict == "permit"

@@ -10,7 +10,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 
-from popgate.files.disk import Entry
+from popgate.files.disk import DirectoryStamp, Entry
 
 ROOT = "/"
 
@@ -119,10 +119,12 @@ class CrashDisk:
         return fd
 
     def _look_up(self, name: str, dir_fd: int | None) -> _Node:
-        directory = self._root if dir_fd is None else self._node(dir_fd)
-        if name not in directory.names:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-        return directory.names[name]
+        node = self._root if dir_fd is None else self._node(dir_fd)
+        for part in filter(None, name.split("/")):
+            if part not in node.names:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+            node = node.names[part]
+        return node
 
     def _add(self, name: str, directory: _Node, node: _Node) -> None:
         if name in directory.names:
@@ -131,7 +133,7 @@ class CrashDisk:
 
     def open_directory(self, path: str, dir_fd: int | None = None) -> int:
         self._alive()
-        node = self._root if path == ROOT else self._look_up(path, dir_fd)
+        node = self._look_up(path, dir_fd)
         if not node.is_directory:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
         return self._new_fd(node)
@@ -201,8 +203,15 @@ class CrashDisk:
     def names(self, dir_fd: int) -> Sequence[str]:
         return list(self._node(dir_fd).names)
 
-    def entry(self, name: str, dir_fd: int) -> Entry:
+    def entry(self, name: str, dir_fd: int | None = None) -> Entry:
+        self._alive()
         return _entry(self._look_up(name, dir_fd))
+
+    def stamp(self, name: str, dir_fd: int) -> DirectoryStamp:
+        node = self._look_up(name, dir_fd)
+        if not node.is_directory:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), name)
+        return node.number, self.changes, 0
 
     def entry_of(self, fd: int) -> Entry:
         return _entry(self._node(fd))
@@ -223,6 +232,20 @@ class CrashDisk:
         fd = self._new_fd(node)
         self._locked[fd] = node.number
         return fd
+
+    def unlock(self, fd: int) -> None:
+        self._alive()
+        del self._locked[fd]
+
+    def lock_again(self, fd: int, was: Entry, path: str) -> bool:
+        node = self._node(fd)
+        if node.number in self._locked.values():
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), path)
+        self._locked[fd] = node.number
+        try:
+            return self._look_up(path, None) is node
+        except FileNotFoundError:
+            return False
 
     def set_mtime(self, name: str, dir_fd: int, mtime: float) -> None:
         self._change()

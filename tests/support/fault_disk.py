@@ -120,7 +120,16 @@ class FaultDisk:
     def names(self, dir_fd: int) -> Any:
         return self._do("names", (self._names[dir_fd],), dir_fd)
 
-    def entry(self, name: str, dir_fd: int) -> Any:
+    def unlock(self, fd: int) -> None:
+        self._do("unlock", (self._names[fd],), fd)
+
+    def lock_again(self, fd: int, was: Any, path: str) -> Any:
+        return self._do("lock_again", (path,), fd, was, path)
+
+    def stamp(self, name: str, dir_fd: int) -> Any:
+        return self._do("stamp", (self._path(name, dir_fd),), name, dir_fd)
+
+    def entry(self, name: str, dir_fd: int | None = None) -> Any:
         return self._do("entry", (self._path(name, dir_fd),), name, dir_fd)
 
     def entry_of(self, fd: int) -> Any:

@@ -6,6 +6,7 @@ leaves closing it to the caller.
 
 import os
 import pwd
+import resource
 from collections.abc import Callable, Sequence
 
 from popgate.auth.addressbook import AddressBook
@@ -63,6 +64,7 @@ __all__ = [
     "history",
     "listener_key",
     "mailboxes",
+    "most_kept_maildirs",
     "queue",
     "queue_admin",
     "recipients",
@@ -213,11 +215,26 @@ def queue_admin(config: Config, clock: Clock) -> QueueAdmin | None:
     return QueueAdmin(config.queue_directory, RealDisk(), clock)
 
 
-def mailboxes(config: Config, clock: Clock, emit: EventSink, disk: Disk | None = None) -> MaildirMailboxes:
-    """The Maildirs below data_dir; makes their directory. Raises OSError."""
+def mailboxes(
+    config: Config, clock: Clock, emit: EventSink, disk: Disk | None = None, *, most_kept: int = 0
+) -> MaildirMailboxes:
+    """The Maildirs below data_dir, `most_kept` of them open between sessions; makes their directory.
+    Raises OSError."""
     _make_data_dir(config)
     os.makedirs(config.mail_directory, 0o700, exist_ok=True)
-    return MaildirMailboxes(config.mail_directory, disk or RealDisk(), clock, config.hostname, emit)
+    return MaildirMailboxes(
+        config.mail_directory, disk or RealDisk(), clock, config.hostname, emit, most_kept=most_kept
+    )
+
+
+def most_kept_maildirs() -> int:
+    """How many a process that serves POP3 keeps open, at two descriptors each: a sixteenth of what it
+    may have at most, for a descriptor that waits must not be the one that a connection lacks."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST_KEPT if soft == resource.RLIM_INFINITY else min(_MOST_KEPT, soft // 32)
+
+
+_MOST_KEPT = 512
 
 
 def smarthost_password(config: Config) -> str:

@@ -56,7 +56,9 @@ def open_services(context: ServerContext, runtime: Runtime, wake: Callable[[], N
         authenticator=backends.authenticator(config, accounts, runtime.clock, runtime.emit),
         recipients=backends.recipients(config, accounts, runtime.clock),
         grants=backends.grants(config, runtime.clock, runtime.emit, own_addresses=own_addresses()),
-        mailboxes=backends.mailboxes(config, runtime.clock, runtime.emit),
+        mailboxes=backends.mailboxes(
+            config, runtime.clock, runtime.emit, most_kept=backends.most_kept_maildirs()
+        ),
         queue=backends.queue(config, runtime.clock, runtime.emit, accepted=wake),
         throttle=Throttle(config.auth, runtime.clock, context.throttle_counts, context.throttle_key),
     )

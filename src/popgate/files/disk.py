@@ -11,7 +11,8 @@ from typing import NamedTuple, Protocol
 
 class Entry(NamedTuple):
     """`kind`: "f" regular file, "d" directory, "o" anything else. Sizes in bytes, times in Unix
-    seconds; `mode` is the permission bits alone."""
+    seconds; `mode` is the permission bits alone. No two files that exist have both `inode` and
+    `device` in common."""
 
     kind: str
     size: int
@@ -20,6 +21,11 @@ class Entry(NamedTuple):
     uid: int
     mode: int = 0o600
     inode: int = 0
+    device: int = 0
+
+
+DirectoryStamp = tuple[int, int, int]
+"""Inode, time of the last change of names and of the last change of any kind, both in Unix nanoseconds."""
 
 
 class Disk(Protocol):
@@ -64,12 +70,17 @@ class Disk(Protocol):
         """Names in the directory, without . and .. (surrogateescape for bytes that are not UTF-8)."""
         ...
 
-    def entry(self, name: str, dir_fd: int) -> Entry:
+    def entry(self, name: str, dir_fd: int | None = None) -> Entry:
         """lstat."""
         ...
 
     def entry_of(self, fd: int) -> Entry:
         """fstat: what is open, whatever its name stands for by now."""
+        ...
+
+    def stamp(self, name: str, dir_fd: int) -> DirectoryStamp:
+        """What differs when names in the directory have come or gone, or its owner or mode has changed.
+        Raises NotADirectoryError for anything else, a link too."""
         ...
 
     def entries(self, dir_fd: int) -> Iterator[tuple[str, Entry]]:
@@ -79,6 +90,18 @@ class Disk(Protocol):
     def lock(self, name: str, dir_fd: int) -> int:
         """Take an exclusive lock on the file (made when missing) without waiting; close the
         descriptor to release it. Raises BlockingIOError when another holds it."""
+        ...
+
+    def unlock(self, fd: int) -> None:
+        """Release what `lock` or `lock_again` took, and keep the descriptor for `lock_again`."""
+        ...
+
+    def lock_again(self, fd: int, was: Entry, path: str) -> bool:
+        """Take the lock of an unlocked descriptor again, without waiting. `was`: its `entry_of`.
+
+        False when `path`, from the root or the working directory, is another file by now or none:
+        this lock guards nothing then, so close it and call `lock`. Raises BlockingIOError.
+        """
         ...
 
     def set_mtime(self, name: str, dir_fd: int, mtime: float) -> None: ...

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from typing import Final, Literal
 
-from popgate.files.disk import Entry
+from popgate.files.disk import DirectoryStamp, Entry
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -68,11 +68,17 @@ class RealDisk:
     def names(self, dir_fd: int) -> Sequence[str]:
         return os.listdir(dir_fd)  # from its beginning, and leaves the position there
 
-    def entry(self, name: str, dir_fd: int) -> Entry:
+    def entry(self, name: str, dir_fd: int | None = None) -> Entry:
         return _entry(os.stat(name, dir_fd=dir_fd, follow_symlinks=False))
 
     def entry_of(self, fd: int) -> Entry:
         return _entry(os.fstat(fd))
+
+    def stamp(self, name: str, dir_fd: int) -> DirectoryStamp:
+        status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        if not stat.S_ISDIR(status.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), name)
+        return status.st_ino, status.st_mtime_ns, status.st_ctime_ns
 
     def entries(self, dir_fd: int) -> Iterator[tuple[str, Entry]]:
         for name in self.names(dir_fd):
@@ -97,6 +103,17 @@ class RealDisk:
                 raise
             # someone removed or replaced the file before we had the lock: that lock guards nothing
             os.close(fd)
+
+    def unlock(self, fd: int) -> None:
+        fcntl.flock(fd, fcntl.LOCK_UN)
+
+    def lock_again(self, fd: int, was: Entry, path: str) -> bool:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            there = os.stat(path, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return there.st_ino == was.inode and there.st_dev == was.device
 
     def set_mtime(self, name: str, dir_fd: int, mtime: float) -> None:
         os.utime(name, (mtime, mtime), dir_fd=dir_fd, follow_symlinks=False)
@@ -130,5 +147,12 @@ def _entry(status: os.stat_result) -> Entry:
     mode = status.st_mode
     kind = _KINDS.get(stat.S_IFMT(mode), "o")
     return Entry(
-        kind, status.st_size, status.st_mtime, status.st_nlink, status.st_uid, mode & 0o7777, status.st_ino
+        kind,
+        status.st_size,
+        status.st_mtime,
+        status.st_nlink,
+        status.st_uid,
+        mode & 0o7777,
+        status.st_ino,
+        status.st_dev,
     )

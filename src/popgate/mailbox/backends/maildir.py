@@ -12,7 +12,8 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator
 
 from popgate.files.disk import Disk
-from popgate.mailbox.backends.maildir_folder import Folder, release
+from popgate.mailbox.backends.maildir_folder import Folder
+from popgate.mailbox.backends.maildir_kept import LOCK_NAME, KeptFolders, LockedFolder
 from popgate.mailbox.backends.maildir_listings import Listings, stamp_of
 from popgate.mailbox.backends.maildir_maildrop import Listing, MaildirMaildrop, SizeMemory
 from popgate.mailbox.backends.maildir_names import host_part
@@ -22,7 +23,6 @@ from popgate.values.clock import Clock
 from popgate.values.event import Event, EventSink
 from popgate.values.identity import Identity
 
-LOCK_NAME = "popgate.lock"
 TMP_LIFETIME_SECONDS = 36 * 3600  # what the Maildir definition allows a delivery to take
 CLEANING_INTERVAL_SECONDS = 3600
 
@@ -46,8 +46,10 @@ class MaildirMailboxes:
         emit: EventSink,
         *,
         token: Callable[[], str] = lambda: secrets.token_hex(8),
+        most_kept: int = 0,
     ) -> None:
-        """`token` gives hexadecimal text that is new each time."""
+        """`token` gives hexadecimal text that is new each time. `most_kept`: how many Maildirs stay
+        open between the sessions of their users, with two descriptors each until `close`."""
         self._root = root
         self._disk = disk
         self._clock = clock
@@ -58,7 +60,8 @@ class MaildirMailboxes:
         self._settled: set[Identity] = set()
         self._known_sizes: SizeMemory = {}
         self._listings: Listings[Listing] = Listings()
-        self._cleaned: dict[Identity, float] = {}  # when tmp was last thought of
+        self._folders = KeptFolders(disk, root, clock, most_kept)
+        self._own_uid = os.geteuid()
 
     # Delivery
 
@@ -146,42 +149,34 @@ class MaildirMailboxes:
 
     def open_maildrop(self, identity: Identity) -> MaildirMaildrop:
         try:
-            folder = Folder(self._disk, self._root, identity)
-            try:
-                lock = self._lock(identity, folder)
-                try:
-                    self._clean(identity, folder, lock)
-                    return self._list(identity, folder, lock)
-                except BaseException:
-                    release(self._disk, lock)
-                    raise
-            except BaseException:
-                folder.close()
-                raise
-        except OSError as error:
-            raise _mailbox_error(identity, error) from error
-
-    def _lock(self, identity: Identity, folder: Folder) -> int:
-        # RFC 1939 4: the maildrop is locked exclusively before the TRANSACTION state
-        try:
-            return self._disk.lock(LOCK_NAME, folder.home)
+            # RFC 1939 4: the maildrop is locked exclusively before the TRANSACTION state
+            folder = self._folders.take(identity)
         except BlockingIOError as error:
             raise MailboxInUse(f"the mailbox of {identity} is open in another session") from error
+        except OSError as error:
+            raise _mailbox_error(identity, error) from error
+        try:
+            self._clean(folder)
+            return self._list(identity, folder)
+        except BaseException as error:
+            folder.close()
+            if isinstance(error, OSError):
+                raise _mailbox_error(identity, error) from error
+            raise
 
-    def _list(self, identity: Identity, folder: Folder, lock: int) -> MaildirMaildrop:
+    def close(self) -> None:
+        """Close what no session has open; may be used again."""
+        self._folders.give_up()
+
+    def _list(self, identity: Identity, folder: LockedFolder) -> MaildirMaildrop:
         stamp = stamp_of(folder)
         listing = self._listings.get(identity, stamp)
+        if listing is not None:
+            return MaildirMaildrop(self._disk, self._folders, folder, self._own_uid, listing)
+        maildrop = MaildirMaildrop(self._disk, self._folders, folder, self._own_uid)
         skipped: dict[str, list[str]] = {}
-        maildrop = MaildirMaildrop(
-            self._disk,
-            folder,
-            lock,
-            os.geteuid(),
-            self._known_sizes,
-            lambda name, reason: skipped.setdefault(reason, []).append(name),
-            listing,
-        )
-        if listing is None and not skipped:
+        maildrop.look(self._known_sizes, lambda name, reason: skipped.setdefault(reason, []).append(name))
+        if not skipped:
             now = self._clock.now()
             self._listings.keep(identity, stamp, len(maildrop.messages), maildrop.listing, now)
         # one event a reason: a directory full of links must not fill the log at every poll
@@ -195,16 +190,13 @@ class MaildirMailboxes:
             self._emit(Event("mailbox.skipped", self._clock.now(), fields))
         return maildrop
 
-    def _clean(self, identity: Identity, folder: Folder, lock: int) -> None:
+    def _clean(self, folder: LockedFolder) -> None:
         """Remove what broken deliveries left in tmp; the lock file's time says when that was last done."""
-        disk, now = self._disk, self._clock.now()
-        looked_at = self._cleaned.get(identity)
-        if looked_at is not None and 0 <= now - looked_at < CLEANING_INTERVAL_SECONDS:
+        if folder.taken_at - folder.tidied_at < CLEANING_INTERVAL_SECONDS:
             return
-        if len(self._cleaned) >= _MAX_SETTLED:
-            self._cleaned.clear()
-        self._cleaned[identity] = now
-        if disk.entry_of(lock).mtime > now - CLEANING_INTERVAL_SECONDS:
+        folder.tidied_at = folder.taken_at
+        disk, now = self._disk, self._clock.now()
+        if disk.entry_of(folder.lock).mtime > now - CLEANING_INTERVAL_SECONDS:
             return
         try:
             disk.set_mtime(LOCK_NAME, folder.home, now)

@@ -6,10 +6,7 @@ nothing that popgate reads, writes or removes (the mail root's own parents are t
 administrator's).
 """
 
-import errno
-import os
-
-from popgate.files.disk import Disk, Entry
+from popgate.files.disk import DirectoryStamp, Disk
 from popgate.values.identity import Identity
 
 # Users of a site without domains. No domain name has an underscore in it, so no user's
@@ -58,16 +55,14 @@ class Folder:
             self._cur = self._enter(self.home, "cur", settle=False)
         return self._cur
 
-    def state(self, name: str) -> Entry:
-        """What `new` or `cur` is now; made where it is missing. Raises OSError for what is no directory."""
+    def stamp(self, name: str) -> DirectoryStamp:
+        """What a change of `new` or `cur` changes; made where it is missing. Raises OSError for what is
+        no directory."""
         try:
-            found = self._disk.entry(name, self.home)
+            return self._disk.stamp(name, self.home)
         except FileNotFoundError:
             _ = self.new, self.cur, self.tmp
-            found = self._disk.entry(name, self.home)
-        if found.kind != "d":
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), name)
-        return found
+            return self._disk.stamp(name, self.home)
 
     @property
     def tmp(self) -> int:
@@ -75,12 +70,19 @@ class Folder:
             self._tmp = self._enter(self.home, "tmp", settle=False)
         return self._tmp
 
-    def close(self) -> None:
-        """Safe to call twice."""
-        for fd in (self._tmp, self._new, self._cur, self.home):
+    def close_parts(self) -> None:
+        """Close `new`, `cur` and `tmp`, which the next use opens again."""
+        for fd in (self._tmp, self._new, self._cur):
             if fd >= 0:
                 release(self._disk, fd)
-        self._tmp = self._new = self._cur = self.home = -1
+        self._tmp = self._new = self._cur = -1
+
+    def close(self) -> None:
+        """Safe to call twice."""
+        self.close_parts()
+        if self.home >= 0:
+            home, self.home = self.home, -1
+            release(self._disk, home)
 
     def _enter(self, above: int, name: str, settle: bool) -> int:
         disk = self._disk

@@ -3,7 +3,8 @@
 A device polls every minute and finds what it found before. Reading two directories and the
 state of every file in them is most of what an opening costs, and all of it where there are
 thousands. A message comes and goes by a name in `new` or `cur`, and that moves the
-directory's time; so a listing holds while the times of both are what they were.
+directory's time; so a listing holds while the times of both are what they were. Whoever sets
+them back, as some copying programs do, cannot set back the time of that.
 
 A directory may change twice in one tick of the kernel's clock. So nothing is kept of one
 that changed in the last seconds before it was read. What a listing says of a file is looked at
@@ -13,13 +14,14 @@ again when the file is opened, as ever.
 from collections import OrderedDict
 from typing import Final, Generic, TypeVar
 
+from popgate.files.disk import DirectoryStamp
 from popgate.mailbox.backends.maildir_folder import Folder
 from popgate.values.identity import Identity
 
-SETTLED_SECONDS: Final = 2.0
+SETTLED_SECONDS: Final = 2
 MAX_MESSAGES: Final = 50_000
 
-Stamp = tuple[int, float, int, float, int]
+Stamp = tuple[DirectoryStamp, DirectoryStamp]
 _T = TypeVar("_T")
 
 
@@ -40,8 +42,9 @@ class Listings(Generic[_T]):
 
     def keep(self, identity: Identity, stamp: Stamp, messages: int, listing: _T, now: float) -> None:
         """Keep what was read after `stamp` was taken."""
-        _, new_at, _, cur_at, _ = stamp
-        if not new_at < now - SETTLED_SECONDS > cur_at or messages > MAX_MESSAGES:
+        (_, new_at, _), (_, cur_at, _) = stamp
+        settled_at = (now - SETTLED_SECONDS) * 1e9
+        if not new_at < settled_at > cur_at or messages > MAX_MESSAGES:
             return
         before = self._kept.pop(identity, None)
         if before is not None:
@@ -55,5 +58,4 @@ class Listings(Generic[_T]):
 
 def stamp_of(folder: Folder) -> Stamp:
     """What a change of the Maildir changes. Raises OSError."""
-    new, cur = folder.state("new"), folder.state("cur")
-    return new.inode, new.mtime, cur.inode, cur.mtime, new.uid
+    return folder.stamp("new"), folder.stamp("cur")

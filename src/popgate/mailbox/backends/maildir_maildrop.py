@@ -9,7 +9,8 @@ import errno
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from popgate.files.disk import Disk, Entry
-from popgate.mailbox.backends.maildir_folder import Folder, release
+from popgate.mailbox.backends.maildir_folder import release
+from popgate.mailbox.backends.maildir_kept import KeptFolders, LockedFolder
 from popgate.mailbox.backends.maildir_names import arrival_of, seen_name, sizes_of, split_name, uid_of
 from popgate.mailbox.line_ends import READ_BLOCK, measure, to_wire, top
 from popgate.mailbox.mailbox import MailboxError, Message
@@ -39,35 +40,27 @@ Listing = tuple[list[_File], Sequence[Message]]
 
 
 class MaildirMaildrop:
-    """`popgate.mailbox.mailbox.Maildrop` on an open and locked Maildir. It owns `folder` and `lock`."""
+    """`popgate.mailbox.mailbox.Maildrop` on an open and locked Maildir."""
+
+    __slots__ = ("_disk", "_files", "_folder", "_folders", "_own_uid", "_owner", "_places", "messages")
 
     def __init__(
         self,
         disk: Disk,
-        folder: Folder,
-        lock: int,
+        folders: KeptFolders,
+        folder: LockedFolder,
         own_uid: int,
-        known: SizeMemory,
-        skip: Skip,
-        listing: "Listing | None" = None,
+        listing: "Listing" = ([], ()),
     ) -> None:
-        """List the messages, where no `listing` of an earlier session still holds; `known` spares
-        reading a file for its size again in a later session. Raises OSError, and closes neither
-        `folder` nor `lock` then."""
+        """`folder`, of `folders`, is given back by `close`. `listing`: one of an earlier session that
+        still holds; without one `look` comes next."""
         self._disk = disk
-        self._folder = folder
-        self._lock = lock
+        self._folders = folders
+        self._folder: LockedFolder | None = folder
         self._own_uid = own_uid
-        self._skip = skip
-        self._known = known
-        self._files: list[_File] = []
-        self.messages: Sequence[Message]
+        self._owner: int | None = None  # of the Maildir; a session that only asks for STAT needs it not
         self._places: dict[str, tuple[str, bool]] | None = None
-        self._owner: int | None = None
-        if listing is None:
-            self.messages = self._list()
-        else:
-            self._files, self.messages = listing
+        self._files, self.messages = listing
 
     @property
     def listing(self) -> "Listing":
@@ -76,16 +69,19 @@ class MaildirMaildrop:
 
     # The list
 
-    def _list(self) -> list[Message]:
+    def look(self, known: SizeMemory, skip: Skip) -> None:
+        """List the messages; `known` spares reading a file for its size again in a later session.
+        Raises OSError."""
+        folder = self._open_folder()
         found: dict[str, _File] = {}
         # new before cur: a file that moves meanwhile is seen twice rather than not at all
-        for in_new, fd in ((True, self._folder.new), (False, self._folder.cur)):
+        for in_new, fd in ((True, folder.new), (False, folder.cur)):
             for name, entry in self._disk.entries(fd):
                 if name[0] == ".":
                     continue
                 reason = self._objection(entry)
                 if reason:
-                    self._skip(name, reason)
+                    skip(name, reason)
                     continue
                 base = split_name(name)[0]
                 there = found.get(base)
@@ -93,19 +89,19 @@ class MaildirMaildrop:
                     found[base] = _File(base, name, in_new, entry)
                 else:
                     there.twins.append((name, in_new, entry))
-        messages = []
+        files, messages = [], []
         for file in sorted(found.values(), key=_arrival):
-            octets = self._octets(file)
+            octets = self._octets(file, known, skip)
             if octets is not None:
-                self._files.append(file)
+                files.append(file)
                 messages.append(Message(uid_of(file.base), octets))
-        return messages
+        self._files, self.messages = files, messages
 
     def _objection(self, entry: Entry) -> str:
         if entry.kind != "f":
             return "not a regular file"
-        if self._owner is None:  # a session that only asks for STAT never needs it
-            self._owner = self._disk.entry_of(self._folder.home).uid
+        if self._owner is None:
+            self._owner = self._disk.entry_of(self._open_folder().home).uid
         if entry.uid != self._owner:
             # A hard link to somebody else's file shows its owner; one to a file of ours, made
             # by whoever owns the Maildir, shows by its links.
@@ -117,7 +113,7 @@ class MaildirMaildrop:
             return "no permission to read it"
         return ""
 
-    def _octets(self, file: _File) -> int | None:
+    def _octets(self, file: _File, known: SizeMemory, skip: Skip) -> int | None:
         size = file.entry.size
         stored, wire = sizes_of(file.base)
         # The name's claim spares reading the file; one that cannot be true is not believed
@@ -125,18 +121,18 @@ class MaildirMaildrop:
             return wire
         entry = file.entry
         key = (entry.inode, size, entry.mtime, entry.uid)
-        octets = self._known.get(key)
+        octets = known.get(key)
         if octets is None:
             try:
                 octets = self._measured(file)
             except FileNotFoundError:
                 return None  # another program removed it meanwhile
             except OSError as error:
-                self._skip(file.name, error.strerror or "it cannot be read")
+                skip(file.name, error.strerror or "it cannot be read")
                 return None
-            if len(self._known) >= MAX_REMEMBERED_SIZES:
-                self._known.clear()
-            self._known[key] = octets
+            if len(known) >= MAX_REMEMBERED_SIZES:
+                known.clear()
+            known[key] = octets
         return octets
 
     def _measured(self, file: _File) -> int:
@@ -198,15 +194,19 @@ class MaildirMaildrop:
         return act(file.name, self._directory(file))
 
     def _directory(self, file: _File) -> int:
-        fd = self._folder.new if file.in_new else self._folder.cur
-        if fd < 0:
+        folder = self._open_folder()
+        return folder.new if file.in_new else folder.cur
+
+    def _open_folder(self) -> LockedFolder:
+        if self._folder is None:
             raise MailboxError("the maildrop was closed")
-        return fd
+        return self._folder
 
     def _look_around(self) -> dict[str, tuple[str, bool]]:
+        folder = self._open_folder()
         return {
             split_name(name)[0]: (name, in_new)
-            for in_new, fd in ((True, self._folder.new), (False, self._folder.cur))
+            for in_new, fd in ((True, folder.new), (False, folder.cur))
             for name in self._disk.names(fd)
             if name[0] != "."
         }
@@ -214,31 +214,32 @@ class MaildirMaildrop:
     # The end of the session
 
     def remove(self, indexes: Iterable[int]) -> Sequence[int]:
+        folder = self._open_folder()
         failed = []
         removed = []
         self._places = None
         for index in indexes:
             try:
-                self._remove(self._files[index])
+                self._remove(folder, self._files[index])
                 removed.append(index)
             except OSError:
                 failed.append(index)
         if removed:
             try:
-                self._disk.sync_directory(self._folder.new)
-                self._disk.sync_directory(self._folder.cur)
+                self._disk.sync_directory(folder.new)
+                self._disk.sync_directory(folder.cur)
             except OSError:
                 failed += removed  # they may come back after a crash
         return sorted(failed)
 
-    def _remove(self, file: _File) -> None:
+    def _remove(self, folder: LockedFolder, file: _File) -> None:
         self._find(file, self._unlink)
         for name, in_new, entry in file.twins:
             # A second link to the same file would bring the message back. Another message
             # under the same name is left, and listed next time.
             if entry.inode == file.entry.inode:
                 try:
-                    self._disk.unlink(name, self._folder.new if in_new else self._folder.cur)
+                    self._disk.unlink(name, folder.new if in_new else folder.cur)
                 except FileNotFoundError:
                     pass
 
@@ -247,22 +248,22 @@ class MaildirMaildrop:
         return 0
 
     def mark_seen(self, indexes: Iterable[int]) -> None:
+        folder = self._open_folder()
         for index in indexes:
             file = self._files[index]
             name = seen_name(file.name)
             if file.twins or (name == file.name and not file.in_new):
                 continue  # renaming onto a twin would delete it
             try:
-                self._disk.rename(file.name, self._directory(file), name, self._folder.cur)
+                self._disk.rename(file.name, self._directory(file), name, folder.cur)
             except OSError:
                 continue
             file.name, file.in_new = name, False
 
     def close(self) -> None:
-        if self._lock >= 0:
-            lock, self._lock = self._lock, -1
-            self._folder.close()
-            release(self._disk, lock)
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            self._folders.give_back(folder)
 
 
 def _arrival(file: _File) -> tuple[int, str]:
