@@ -285,6 +285,36 @@ def test_accounts_changed_by_the_command_count_at_once(site: Popgate) -> None:
         log_in(site)
 
 
+def test_a_warm_server_lets_nobody_in_by_an_account_of_before(tmp_path: Path) -> None:
+    """Both workers know the password and keep the account's row."""
+    settings = "[grants]\nnever = []\n\n[auth]\nfailure_delay_seconds = 0\n"
+    server = Popgate(tmp_path / "site", settings=settings, workers=2)
+    server.add_account(USER, PASSWORD)
+
+    def logins() -> set[bool]:
+        answers = set()
+        for _ in range(12):
+            try:
+                log_in(server).quit()
+                answers.add(True)
+            except poplib.error_proto:
+                answers.add(False)
+        return answers
+
+    with server:
+        assert logins() == {True}
+        server.command("account", "disable", USER)
+        assert logins() == {False}
+        server.command("account", "enable", USER)
+        assert logins() == {True}
+        server.command("account", "passwd", USER, "--password-stdin", stdin="another horse\n")
+        assert logins() == {False}
+        server.command("account", "passwd", USER, "--password-stdin", stdin=PASSWORD + "\n")
+        assert logins() == {True}
+        server.command("account", "remove", USER)
+        assert logins() == {False}
+
+
 def test_a_second_server_on_the_same_data_is_refused(site: Popgate) -> None:
     done = site.command("serve", check=False)
     assert done.returncode == 1

@@ -78,7 +78,9 @@ class Throttle:
         self._slots = view.cast("B")[:BUFFER_BYTES].cast("Q")
         self._clock = clock
         self._first_seconds = settings.failure_delay_seconds
-        self._key = key if key is not None else secrets.token_bytes(32)
+        key = key if key is not None else secrets.token_bytes(32)
+        # Copied for each look-up: the key is set up once.
+        self._keyed = [blake2b(key=key, digest_size=8, person=b"%d" % kind) for kind in range(_KINDS)]
 
     def failed(self, client: ClientAddress, name: str) -> None:
         """A login failed."""
@@ -151,8 +153,9 @@ class Throttle:
 
     def _find(self, kind: int, what: bytes) -> tuple[int, int]:
         """The first slot of the set in which `what` is counted, and its tag."""
-        digest = blake2b(what, key=self._key, digest_size=8, person=b"%d" % kind).digest()
-        number = int.from_bytes(digest, "big")
+        mixed = self._keyed[kind].copy()
+        mixed.update(what)
+        number = int.from_bytes(mixed.digest(), "big")
         sets = SLOTS // _WAYS
         tag = (number >> 40) % ((1 << _TAG_BITS) - 1) + 1  # never 0: an empty slot is all zero
         return kind * SLOTS + number % sets * _WAYS, tag

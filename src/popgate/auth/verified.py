@@ -30,13 +30,14 @@ class VerifiedPasswords:
         self._clock = clock
         self._seconds = seconds
         self._entries = entries
-        self._key = key if key is not None else secrets.token_bytes(32)
+        key = key if key is not None else secrets.token_bytes(32)
+        self._keyed = blake2b(key=key, digest_size=_DIGEST_BYTES)  # copied for each digest: set up once
         self._until: OrderedDict[bytes, tuple[float, Identity | None]] = OrderedDict()
 
     def digest(self, name: str, password: bytes, stored: str) -> bytes:
         """The keyed digest that stands for these three; also fit to tell equal checks apart."""
         name_bytes = name.encode("utf-8", "surrogatepass")
-        mixed = blake2b(key=self._key, digest_size=_DIGEST_BYTES)
+        mixed = self._keyed.copy()
         mixed.update(b"%d,%d;" % (len(name_bytes), len(password)))
         mixed.update(name_bytes)
         mixed.update(password)

@@ -38,6 +38,7 @@ from popgate.values.value import value
 
 READ_INLINE_OCTETS = 65536
 """A message of one block is read at once; a thread costs more than the read."""
+_AT_HAND = (Login, Denied, Unavailable)  # of what an authenticator returns, all that is not to be awaited
 
 
 class LoginGrants(Protocol):
@@ -191,14 +192,14 @@ class Pop3Session:
         if wait_seconds > 0:
             return self._authenticate_later(credentials, wait_seconds)
         result = self._check(credentials)
-        if isinstance(result, Login | Denied | Unavailable):
+        if isinstance(result, _AT_HAND):
             return self._conclude(credentials, result)
         return self._conclude_later(credentials, result)
 
     async def _authenticate_later(self, credentials: Credentials, wait_seconds: float) -> Reply:
         await self._runtime.sleep(wait_seconds)
         result = self._check(credentials)
-        if isinstance(result, Login | Denied | Unavailable):
+        if isinstance(result, _AT_HAND):
             reply = self._conclude(credentials, result)
             return reply if isinstance(reply, Reply) else await reply
         return await self._conclude_later(credentials, result)

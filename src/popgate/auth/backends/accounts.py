@@ -1,17 +1,19 @@
 """The account database: who may log in here, what their grants are good for, and aliases.
 
-One SQLite file in write-ahead mode. Many processes use it at once: servers read one row by its
-primary key for each login and each recipient, so a change counts from the next login on and
-nobody needs to be told; the command line writes, in transactions that are on disk when the
-call returns. Secrets that must be recoverable (APOP, CRAM-MD5) stand in a table of their own,
+One SQLite file in write-ahead mode. Many processes use it at once: servers look one row up by its
+primary key for each login and each recipient (account_reader), so a change counts from the next
+login on and nobody needs to be told; the command line writes, in transactions that are on disk
+when the call returns. Secrets that must be recoverable (APOP, CRAM-MD5) stand in a table of their own,
 so that an ordinary login never touches them; the file is its owner's alone.
 
 This module knows neither protocols nor how a login is decided; see popgate.auth.logins.
 """
 
 import contextlib
+import errno
 import os
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,7 +35,7 @@ from popgate.auth.account import (
     checked_terms,
 )
 from popgate.auth.addressbook import Listing
-from popgate.auth.authenticator import LookupUnavailable
+from popgate.auth.backends.account_reader import AccountReader, file_at, read_address, read_terms
 from popgate.auth.hashing import DUMMY_HASH, hash_password, is_outdated, is_password
 from popgate.auth.logins import Credentials, RecoverableCredentials
 from popgate.grants.grant import DEFAULT_TERMS, Terms
@@ -91,21 +93,6 @@ _ACCOUNT = (
     " a.quota_recipients, a.quota_bytes, a.senders, a.created_at, a.changed_at,"
     " EXISTS (SELECT 1 FROM secrets s WHERE s.address = a.address)"
 )
-_TERMS = (
-    "a.window_seconds, a.max_age_seconds, a.quota_messages, a.quota_recipients, a.quota_bytes,"
-    " a.senders, a.is_device"
-)
-_CREDENTIALS = "SELECT a.password, a.is_enabled, " + _TERMS + " FROM accounts a WHERE a.address = ?"  # noqa: S608 - constants
-_SECRET = (
-    "SELECT s.secret, a.is_enabled, " + _TERMS + " FROM accounts a"  # noqa: S608 - constants
-    " LEFT JOIN secrets s ON s.address = a.address WHERE a.address = ?"
-)
-_SENDERS = "SELECT address, senders FROM accounts WHERE is_enabled AND senders != '' ORDER BY address"
-# The account's row first, the alias's targets in their order behind it.
-_LISTING = (
-    "SELECT -1 AS position, is_device, NULL FROM accounts WHERE address = ?1"
-    " UNION ALL SELECT position, 0, target FROM aliases WHERE address = ?1 ORDER BY position"
-)
 
 
 class AccountDatabase:
@@ -114,18 +101,23 @@ class AccountDatabase:
     Methods that people's commands call raise AccountError; `credentials`, `recoverable` and
     `listing`, which servers call, raise LookupUnavailable. Writing methods block until the
     change is on disk. Reading ones belong to one thread (the event loop's); all open their
-    connection at first use, so a process may fork between making the object and using it.
+    connection at first use, so a process may fork between making the object and using it. A file
+    that somebody puts in this one's place is used from the next second on.
     """
 
-    def __init__(self, path: str, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        path: str,
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Create or migrate the file. Raises AccountStoreError."""
         self._path = path
         self._now = now
-        self._reader: sqlite3.Connection | None = None
+        self._reader = AccountReader(path, self._connect_reader, monotonic)
         self._writer: sqlite3.Connection | None = None
+        self._writer_file: object = None
         self._write_lock = threading.Lock()
-        self._senders: dict[str, list[str]] = {}
-        self._senders_version = -1  # of the file, when they were read
         try:
             _make_private(path)
             with contextlib.closing(self._connect(_WRITE_WAIT_SECONDS)) as connection:
@@ -135,29 +127,33 @@ class AccountDatabase:
             raise AccountStoreError(f"{path}: {error}") from error
 
     def close(self) -> None:
-        for connection in (self._reader, self._writer):
-            if connection is not None:
-                connection.close()
-        self._reader = self._writer = None
+        self._reader.close()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
 
     # For servers: a row by its primary key.
 
     def credentials(self, identity: Identity) -> Credentials | None:
         """The account's hash and terms as they are now, or None. Raises LookupUnavailable."""
-        row = self._row(_CREDENTIALS, identity)
-        return None if row is None else Credentials(row[0], row[1] == 1, _terms(row[2:]))
+        return self._reader.credentials(identity)
 
     def recoverable(self, identity: Identity) -> RecoverableCredentials | None:
         """The same with the recoverable secret in place of the hash. Raises LookupUnavailable."""
-        row = self._row(_SECRET, identity)
-        return None if row is None else RecoverableCredentials(row[0], row[1] == 1, _terms(row[2:]))
+        return self._reader.recoverable(identity)
 
-    def _row(self, query: str, identity: Identity) -> Sequence[Any] | None:
-        try:
-            row: Sequence[Any] | None = self._read(query, str(identity)).fetchone()
-        except sqlite3.Error as error:
-            raise LookupUnavailable(f"account database: {error}") from error
-        return row
+    def listing(self, identity: Identity) -> Listing | None:
+        """What mail to this name does; see AddressBook."""
+        return self._reader.listing(identity)
+
+    def has_account(self, identity: Identity) -> bool:
+        """Is there an enabled account of this name? Raises LookupUnavailable."""
+        account = self._reader.credentials(identity)
+        return account is not None and account.is_enabled
+
+    def sender_owners(self, sender: str) -> Sequence[str]:
+        """The enabled accounts whose terms list exactly `sender`. Raises LookupUnavailable."""
+        return self._reader.sender_owners(sender)
 
     def verify(self, identity: Identity, stored: str, password: bytes) -> str | None:
         """See CredentialSource; brings a hash of older parameters up to date. From any thread."""
@@ -174,37 +170,6 @@ class AccountDatabase:
 
     def burn(self, password: bytes) -> None:
         is_password(DUMMY_HASH, password)
-
-    def listing(self, identity: Identity) -> Listing | None:
-        """What mail to this name does; see AddressBook."""
-        try:
-            rows = self._read(_LISTING, str(identity)).fetchall()
-        except sqlite3.Error as error:
-            raise LookupUnavailable(f"account database: {error}") from error
-        if not rows:
-            return None
-        has_mailbox = rows[0][0] == -1 and not rows[0][1]
-        return Listing(has_mailbox, tuple(_mail_address(row[2]) for row in rows if row[2] is not None))
-
-    def has_account(self, identity: Identity) -> bool:
-        """Is there an enabled account of this name? Raises LookupUnavailable."""
-        row = self._row("SELECT 1 FROM accounts WHERE address = ? AND is_enabled", identity)
-        return row is not None
-
-    def sender_owners(self, sender: str) -> Sequence[str]:
-        """The enabled accounts whose terms list exactly `sender`. Reads them all when one was changed.
-        Raises LookupUnavailable."""
-        try:
-            version = self._read("PRAGMA data_version").fetchone()[0]
-            if version != self._senders_version:
-                owners: dict[str, list[str]] = {}
-                for address, senders in self._read(_SENDERS):
-                    for each in senders.split():
-                        owners.setdefault(each, []).append(address)
-                self._senders, self._senders_version = owners, version
-        except sqlite3.Error as error:
-            raise LookupUnavailable(f"account database: {error}") from error
-        return self._senders.get(sender, ())
 
     # For people: accounts.
 
@@ -341,7 +306,7 @@ class AccountDatabase:
         """All aliases, by address. Raises AccountStoreError."""
         found: dict[str, list[MailAddress]] = {}
         for address, target in self._query("SELECT address, target FROM aliases ORDER BY address, position"):
-            found.setdefault(address, []).append(_mail_address(target))
+            found.setdefault(address, []).append(read_address(target))
         return [Alias(Identity.parse(address), tuple(targets)) for address, targets in found.items()]
 
     def _refuse_hidden_mailbox(
@@ -353,7 +318,7 @@ class AccountDatabase:
             rows = connection.execute("SELECT target FROM aliases WHERE address = ?", (name,)).fetchall()
             if not rows:
                 return
-            targets = [_mail_address(row[0]) for row in rows]
+            targets = [read_address(row[0]) for row in rows]
         elif not _one(connection, "SELECT 1 FROM accounts WHERE address = ? AND NOT is_device", name):
             return
         if not any(str(target).lower() == name for target in targets):
@@ -382,17 +347,14 @@ class AccountDatabase:
             raise
         return connection
 
-    def _read(self, query: str, *arguments: str) -> sqlite3.Cursor:
-        reader = self._reader
-        if reader is None:
-            reader = self._connect(_READ_WAIT_SECONDS)
-            reader.execute("PRAGMA query_only = ON")
-            self._reader = reader
-        return reader.execute(query, arguments)
+    def _connect_reader(self) -> sqlite3.Connection:
+        connection = self._connect(_READ_WAIT_SECONDS)
+        connection.execute("PRAGMA query_only = ON")
+        return connection
 
     def _query(self, query: str, *arguments: str) -> Sequence[Any]:
         try:
-            return self._read(query, *arguments).fetchall()
+            return self._reader.query(query, *arguments)
         except sqlite3.Error as error:
             raise AccountStoreError(f"{self._path}: {error}") from error
 
@@ -400,9 +362,7 @@ class AccountDatabase:
     def _writing(self) -> Iterator[sqlite3.Connection]:
         with self._write_lock:
             try:
-                if self._writer is None:
-                    self._writer = self._connect(_WRITE_WAIT_SECONDS)
-                connection = self._writer
+                connection = self._open_writer()
                 connection.execute("BEGIN IMMEDIATE")
                 try:
                     yield connection
@@ -414,6 +374,16 @@ class AccountDatabase:
             except sqlite3.Error as error:
                 raise AccountStoreError(f"{self._path}: {error}") from error
 
+    def _open_writer(self) -> sqlite3.Connection:
+        file = file_at(self._path)
+        if self._writer is not None and self._writer_file != file:
+            self._writer.close()
+            self._writer = None
+        if self._writer is None:
+            self._writer_file = file
+            self._writer = self._connect(_WRITE_WAIT_SECONDS)
+        return self._writer
+
     def _change(
         self, connection: sqlite3.Connection, identity: Identity, columns: str, values: Mapping[str, object]
     ) -> None:
@@ -423,11 +393,6 @@ class AccountDatabase:
         )
         if done.rowcount != 1:
             raise AccountUnknown(f"there is no account {identity}")
-
-
-def _mail_address(text: str) -> MailAddress:
-    local, _, domain = text.rpartition("@")
-    return MailAddress(local, domain)
 
 
 def _terms_row(terms: Terms) -> dict[str, object]:
@@ -442,18 +407,12 @@ def _terms_row(terms: Terms) -> dict[str, object]:
     }
 
 
-def _terms(row: Sequence[Any]) -> Terms:
-    window_seconds, max_age_seconds, messages, recipients, octets, senders, is_device = row
-    senders = tuple(senders.split()) if senders else ()
-    return Terms(window_seconds, max_age_seconds, messages, recipients, octets, senders, is_device == 1)
-
-
 def _account(row: Sequence[Any]) -> Account:
     return Account(
         identity=Identity.parse(row[0]),
         is_enabled=row[1] == 1,
         is_recoverable=row[11] == 1,
-        terms=_terms((*row[3:9], row[2])),
+        terms=read_terms((*row[3:9], row[2])),
         created_at=row[9],
         changed_at=row[10],
     )
@@ -469,19 +428,28 @@ def _make_private(path: str) -> None:
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except FileExistsError:
-        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            status = os.fstat(fd)
-            if status.st_mode & 0o077 and status.st_uid == os.geteuid():
-                os.fchmod(fd, 0o600)
-        finally:
-            os.close(fd)
+        _keep_private(path)
         return
     try:
         if os.geteuid() == 0:
             # Root makes it for the user who owns the directory, the one that the server runs as.
             owner = os.stat(os.path.dirname(os.path.abspath(path)))
             os.fchown(fd, owner.st_uid, owner.st_gid)
+    finally:
+        os.close(fd)
+
+
+def _keep_private(path: str) -> None:
+    # Opened only where its mode is wrong: to close a descriptor gives up the locks that a connection of
+    # this process may have on the file; see wal_index.
+    status = os.lstat(path)
+    if stat.S_ISLNK(status.st_mode):
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+    if not status.st_mode & 0o077 or status.st_uid != os.geteuid():
+        return
+    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fchmod(fd, 0o600)
     finally:
         os.close(fd)
 

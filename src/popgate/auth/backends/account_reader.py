@@ -1,0 +1,218 @@
+"""What servers ask of the account database: rows by their primary key, for each login and recipient.
+
+A row that was read is kept as long as nothing at all was committed to the database, by whatever
+process and program; see wal_index. So a login of somebody who polls costs no read of SQLite, and a
+changed, disabled or removed account still counts from the next login on. Only accounts and aliases
+that exist are kept, so nobody fills the memory with names that he makes up, and never the
+recoverable secrets.
+"""
+
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from popgate.auth.addressbook import Listing
+from popgate.auth.authenticator import LookupUnavailable
+from popgate.auth.backends.wal_index import WalIndex
+from popgate.auth.logins import Credentials, RecoverableCredentials
+from popgate.grants.grant import Terms
+from popgate.values.identity import Identity
+from popgate.values.mail import MailAddress
+
+MOST_KEPT: Final = 20_000
+LOOK_SECONDS: Final = 1.0
+"""How often the names are looked at: does a file that somebody put back stand in the database's place?"""
+_NO_VERSION: Final = -1
+_UNKNOWN: tuple[object, object] = ("", "")  # equal to no two files
+
+_TERMS = (
+    "a.window_seconds, a.max_age_seconds, a.quota_messages, a.quota_recipients, a.quota_bytes,"
+    " a.senders, a.is_device"
+)
+_CREDENTIALS = "SELECT a.password, a.is_enabled, " + _TERMS + " FROM accounts a WHERE a.address = ?"  # noqa: S608 - constants
+_SECRET = (
+    "SELECT s.secret, a.is_enabled, " + _TERMS + " FROM accounts a"  # noqa: S608 - constants
+    " LEFT JOIN secrets s ON s.address = a.address WHERE a.address = ?"
+)
+_SENDERS = "SELECT address, senders FROM accounts WHERE is_enabled AND senders != '' ORDER BY address"
+# The account's row first, the alias's targets in their order behind it.
+_LISTING = (
+    "SELECT -1 AS position, is_device, NULL FROM accounts WHERE address = ?1"
+    " UNION ALL SELECT position, 0, target FROM aliases WHERE address = ?1 ORDER BY position"
+)
+
+
+class AccountReader:
+    """One process's readings of the database at `path`, through a connection that `connect` makes at
+    first use, and makes again when another file stands at `path`. Belongs to one thread."""
+
+    def __init__(
+        self, path: str, connect: Callable[[], sqlite3.Connection], monotonic: Callable[[], float]
+    ) -> None:
+        self._path = path
+        self._connect = connect
+        self._monotonic = monotonic
+        self._connection: sqlite3.Connection | None = None
+        self._files = _UNKNOWN  # the database and its wal-index, as we opened them
+        self._look_at = 0.0
+        self._wal_index: WalIndex | None = None
+        self._state: bytes | None = None
+        self._credentials: dict[str, Credentials] = {}
+        self._listings: dict[str, Listing] = {}
+        self._owners: dict[str, list[str]] = {}  # by sender; of when these two were as here:
+        self._owners_state: bytes | None = None
+        self._owners_version = _NO_VERSION
+
+    def credentials(self, identity: Identity) -> Credentials | None:
+        """The account's hash and terms as they are now, or None. Raises LookupUnavailable."""
+        name = str(identity)
+        is_kept = self._is_keeping()
+        if is_kept:
+            kept = self._credentials.get(name)
+            if kept is not None:
+                return kept
+        row = self._row(_CREDENTIALS, name)
+        if row is None:
+            return None
+        found = Credentials(row[0], row[1] == 1, read_terms(row[2:]))
+        if is_kept:
+            _keep(self._credentials, name, found)
+        return found
+
+    def recoverable(self, identity: Identity) -> RecoverableCredentials | None:
+        """The same with the recoverable secret in place of the hash. Raises LookupUnavailable."""
+        self._look()
+        row = self._row(_SECRET, str(identity))
+        return None if row is None else RecoverableCredentials(row[0], row[1] == 1, read_terms(row[2:]))
+
+    def listing(self, identity: Identity) -> Listing | None:
+        """What mail to this name does; see AddressBook."""
+        name = str(identity)
+        is_kept = self._is_keeping()
+        if is_kept:
+            kept = self._listings.get(name)
+            if kept is not None:
+                return kept
+        try:
+            rows = self.query(_LISTING, name)
+        except sqlite3.Error as error:
+            raise LookupUnavailable(f"account database: {error}") from error
+        if not rows:
+            return None
+        has_mailbox = rows[0][0] == -1 and not rows[0][1]
+        found = Listing(has_mailbox, tuple(read_address(row[2]) for row in rows if row[2] is not None))
+        if is_kept:
+            _keep(self._listings, name, found)
+        return found
+
+    def sender_owners(self, sender: str) -> Sequence[str]:
+        """The enabled accounts whose terms list exactly `sender`. Reads them all when anything was changed.
+        Raises LookupUnavailable."""
+        state = self._state if self._is_keeping() else None
+        if state is None or state != self._owners_state:
+            try:
+                self._read_owners()
+            except sqlite3.Error as error:
+                raise LookupUnavailable(f"account database: {error}") from error
+            self._owners_state = state
+        return self._owners.get(sender, ())
+
+    def _read_owners(self) -> None:
+        version = self.query("PRAGMA data_version")[0][0]
+        if version != self._owners_version:
+            owners: dict[str, list[str]] = {}
+            for address, senders in self.query(_SENDERS):
+                for each in senders.split():
+                    owners.setdefault(each, []).append(address)
+            self._owners, self._owners_version = owners, version
+
+    def query(self, query: str, *arguments: str) -> Sequence[Any]:
+        """All rows of a SELECT. Raises sqlite3.Error."""
+        if self._connection is not None:
+            return self._connection.execute(query, arguments).fetchall()
+        return self._open(query, arguments)
+
+    def close(self) -> None:
+        self._forget()
+        self._wal_index = None  # before the connection: its descriptor ends there
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        self._owners_state, self._owners_version = None, _NO_VERSION  # another connection counts anew
+
+    def _row(self, query: str, name: str) -> Sequence[Any] | None:
+        try:
+            rows = self.query(query, name)
+        except sqlite3.Error as error:
+            raise LookupUnavailable(f"account database: {error}") from error
+        return rows[0] if rows else None
+
+    def _is_keeping(self) -> bool:
+        """Is what we keep that which a reading would find now, and may what we read now be kept?"""
+        self._look()
+        state = None if self._wal_index is None else self._wal_index.state()
+        if state is None or state != self._state:
+            self._forget()
+            self._state = state
+        return state is not None
+
+    def _forget(self) -> None:
+        self._state = None
+        self._credentials.clear()
+        self._listings.clear()
+
+    def _look(self) -> None:
+        # SQLite goes on with the file that it opened, whatever became of its name.
+        now = self._monotonic()
+        if now >= self._look_at:
+            self._look_at = now + LOOK_SECONDS
+            if self._connection is not None and self._files != _files(self._path):
+                self.close()
+
+    def _open(self, query: str, arguments: Sequence[str]) -> Sequence[Any]:
+        before = file_at(self._path)
+        connection = self._connect()
+        try:
+            # The first reading takes the locks that keep both files where they are.
+            rows = connection.execute(query, arguments).fetchall()
+            is_wal = connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        self._wal_index = WalIndex.of(self._path) if is_wal else None
+        files = _files(self._path)
+        self._files = files if files[0] == before else _UNKNOWN
+        return rows
+
+
+def file_at(path: str) -> object:
+    """Which file stands at `path`, to compare; None where none does."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def read_terms(row: Sequence[Any]) -> Terms:
+    """The terms, from the columns in the order of the queries here."""
+    window_seconds, max_age_seconds, messages, recipients, octets, senders, is_device = row
+    senders = tuple(senders.split()) if senders else ()
+    return Terms(window_seconds, max_age_seconds, messages, recipients, octets, senders, is_device == 1)
+
+
+def read_address(text: str) -> MailAddress:
+    local, _, domain = text.rpartition("@")
+    return MailAddress(local, domain)
+
+
+def _files(path: str) -> tuple[object, object]:
+    return file_at(path), file_at(f"{path}-shm")
+
+
+def _keep(kept: dict[str, Any], name: str, found: object) -> None:
+    if len(kept) >= MOST_KEPT:
+        kept.clear()
+    kept[name] = found
