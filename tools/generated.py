@@ -12,6 +12,7 @@ from pathlib import Path
 from popgate.cli.manual import manual
 from popgate.config.reference import reference
 from popgate.config.sample import sample
+from popgate.integrations.logs import shipped
 
 Generator = Callable[[Path, str], str]
 
@@ -37,6 +38,17 @@ def layers(root: Path, text: str) -> str:
     return replace_block(text, "layers", "```\n" + "\n".join(lines) + "\n```")
 
 
+def log_patterns(_root: Path, text: str) -> str:
+    """docs/logs.md lists the patterns that are shipped."""
+    rows = ["| name | server | versions | logouts | syntax | form known from |", "|---|---|---|---|---|---|"]
+    for pattern in shipped().values():
+        logouts = "yes" if pattern.tells_logouts else "no"
+        known = f"{pattern.known_from}: {pattern.source}"
+        cells = (f"`{pattern.name}`", pattern.title, pattern.versions, logouts, pattern.syntax, known)
+        rows.append(f"| {' | '.join(cells)} |")
+    return replace_block(text, "log patterns", "\n".join(rows))
+
+
 def launcher(name: str) -> Generator:
     """One of relay-ctrl's programs, as it is installed."""
 
@@ -52,6 +64,7 @@ _LAUNCHED = [f"relay-ctrl-{word}" for word in ("allow", "check", "age", "chdir",
 GENERATORS: Mapping[str, Generator] = {
     "ARCHITECTURE.md": layers,
     "docs/command-line.md": lambda _root, _text: manual(),
+    "docs/logs.md": log_patterns,
     "docs/popgate.toml.sample": lambda _root, _text: sample(),
     "docs/settings.md": lambda _root, _text: reference(),
     **{f"scripts/{name}": launcher(name) for name in _LAUNCHED},

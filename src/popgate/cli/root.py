@@ -22,6 +22,7 @@ COMMANDS = {
     "account": "popgate.cli.account:account",
     "grant": "popgate.cli.grant:grant",
     "queue": "popgate.cli.queue:queue",
+    "logs": "popgate.cli.logs:logs",
     "tcpserver": "popgate.cli.tcpserver:tcpserver",
 }
 """Name of the command and where it is; in the order of the help."""

@@ -10,6 +10,7 @@ A pattern is tied to program names, because any program may write any text. Its 
 This module knows the values only; files are read by `pattern_files`, lines matched by `recogniser`.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -21,8 +22,10 @@ from popgate.integrations.logs.expressions import (
     Expression,
     ExpressionError,
     expression,
+    probe,
 )
 from popgate.integrations.logs.records import Origin
+from popgate.integrations.logs.syntaxes import MAX_LINE
 from popgate.values.value import value
 
 FormKind = Literal["login", "first", "forget", "logout"]
@@ -129,3 +132,15 @@ def _check_together(forms: Sequence[Form]) -> None:
     for index, form in enumerate(form for form in forms if form.kind == "first"):
         if not form.has("user") and not form.has("address"):
             raise PatternError(("first", index), "names neither user nor address", r"write (?P<user>[^ ,]+)")
+
+
+def probe_forms(pattern: Pattern) -> None:
+    """Try the expressions on text that is made to take long. Raises PatternError. Patterns that are shipped
+    were tried before."""
+    seen: dict[FormKind, int] = {}
+    for form in pattern.forms:
+        index = seen[form.kind] = seen.get(form.kind, -1) + 1
+        try:
+            probe(form.expression.pattern.pattern, time.process_time, MAX_LINE)
+        except ExpressionError as error:
+            raise PatternError((form.kind, index), str(error), error.remedy) from None

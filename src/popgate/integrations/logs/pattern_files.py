@@ -18,6 +18,7 @@ from popgate.integrations.logs.pattern import (
     Pattern,
     PatternError,
     make_forms,
+    probe_forms,
 )
 from popgate.integrations.logs.syntaxes import OWN_FILES
 from popgate.values.value import value
@@ -43,7 +44,8 @@ class Example:
 @cache
 def shipped() -> Mapping[str, Pattern]:
     """All patterns that come with popgate, by name, in the order of their names."""
-    return {pattern.name: pattern for pattern in (read_pattern(text) for _, text in sorted(_texts().items()))}
+    patterns = [pattern_of(tomllib.loads(text)) for text in _texts().values()]
+    return {pattern.name: pattern for pattern in sorted(patterns, key=lambda pattern: pattern.name)}
 
 
 def shipped_examples() -> Mapping[str, Sequence[Example]]:
@@ -67,8 +69,11 @@ def _texts() -> dict[str, str]:
 
 
 def read_pattern(text: str) -> Pattern:
-    """A pattern from the text of its file. Raises PatternError, or tomllib's ValueError."""
-    return pattern_of(tomllib.loads(text))
+    """A site's pattern from the text of its file: its expressions are tried on hostile text too.
+    Raises PatternError, or tomllib's ValueError."""
+    pattern = pattern_of(tomllib.loads(text))
+    probe_forms(pattern)
+    return pattern
 
 
 def pattern_of(document: Mapping[str, object]) -> Pattern:
