@@ -192,3 +192,30 @@ def test_tls_from_the_first_byte(tmp_path: Path) -> None:
         assert client.selected_alpn_protocol() == "http/1.1"
         client.sendall(b"GET /v1/decide?address=203.0.113.9 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert client.recv(100).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+@pytest.mark.parametrize(
+    ("octets", "expected"),
+    [
+        (b"", b""),
+        (b"GET /v1/decide?address=203.0.113.9 HTTP/1.1\r\nHost: loc", b"HTTP/1.1 408 "),
+        (b"POST /v1/charge HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{", b"HTTP/1.1 408 "),
+    ],
+)
+def test_half_a_request_is_not_waited_for(tmp_path: Path, octets: bytes, expected: bytes) -> None:
+    server = site(tmp_path / "site")
+    with server.config.open("a") as config:
+        config.write("[limits]\ncommand_seconds = 1\n")
+    server.config.write_text(
+        server.config.read_text().replace(
+            "limits.drain_seconds = 2\nlimits.connections_per_subnet = 100000\n", ""
+        )
+    )
+    with server, socket.create_connection(("127.0.0.1", server.port("http")), 10) as client:
+        client.sendall(octets)
+        began = time.monotonic()
+        answer = b""
+        while block := client.recv(4096):
+            answer += block
+        assert answer.startswith(expected) and bool(answer) is bool(expected)
+        assert 0.5 < time.monotonic() - began < 6
