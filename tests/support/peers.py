@@ -29,6 +29,8 @@ _FILES = {
     "ucspi-tcp": "tcpserver",
     "daemontools": "setuidgid",
     "redis-server": "redis-server",
+    "rsyslog": "/usr/sbin/rsyslogd",
+    "systemd-journal-remote": "/usr/lib/systemd/systemd-journal-remote",
     "runit": "chpst",
     "courier-pop": f"{UNPACKED}/usr/lib/courier/courier/courierpop3d",
     "courier-imap": f"{UNPACKED}/usr/bin/imapd",

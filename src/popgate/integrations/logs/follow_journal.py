@@ -185,6 +185,7 @@ class _Child:
         self._is_within = False
         self.is_at_end = False
         self._said = b""
+        self._has_said_all = False
 
     @property
     def _pipes(self) -> tuple[IO[bytes], IO[bytes]]:
@@ -194,7 +195,9 @@ class _Child:
 
     @property
     def descriptors(self) -> Sequence[int]:
-        return [pipe.fileno() for pipe in self._pipes]
+        """Where something may come; not those that have ended, which are always ready."""
+        out, err = self._pipes
+        return [out.fileno()] if self._has_said_all else [out.fileno(), err.fileno()]
 
     @property
     def complaint(self) -> str:
@@ -205,7 +208,9 @@ class _Child:
         """The whole lines that wait."""
         out, err = self._pipes
         with suppress(BlockingIOError):
-            self._said = (self._said + os.read(err.fileno(), BLOCK_OCTETS))[-1000:]
+            said = os.read(err.fileno(), BLOCK_OCTETS)
+            self._has_said_all = not said
+            self._said = (self._said + said)[-1000:]
         try:
             block = os.read(out.fileno(), BLOCK_OCTETS)
         except BlockingIOError:

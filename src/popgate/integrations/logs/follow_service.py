@@ -59,6 +59,22 @@ class Lock(Protocol):
     def give_up(self) -> None: ...
 
 
+class LogGrants(SessionGrants, Protocol):
+    """The grants as logs ask them: with the log's name for whoever reads their story."""
+
+    def allow(
+        self,
+        address: ClientAddress,
+        identity: Identity,
+        protocol: str,
+        terms: Terms,
+        session: str,
+        *,
+        at: float | None = None,
+        via: str = "",
+    ) -> bool: ...
+
+
 class LogFollowers:
     """All followed logs of one process. `directory` None: nothing is remembered, and nobody else follows."""
 
@@ -67,7 +83,7 @@ class LogFollowers:
         specs: Sequence[FollowSpec],
         directory: str | None,
         *,
-        grants: SessionGrants,
+        grants: LogGrants,
         settings: GrantSettings,
         terms: Callable[[Identity], Terms],
         clock: Clock,
@@ -212,12 +228,12 @@ class _Follower:
         service: LogFollowers,
         spec: FollowSpec,
         make_sessions: Callable[[SessionGrants], OpenSessions],
-        grants: SessionGrants,
+        grants: LogGrants,
     ) -> None:
         self._service = service
         self._spec = spec
         self._make_sessions = make_sessions
-        self._grants = _SharedGrants(self, service, grants)
+        self._grants = _SharedGrants(self, service, grants, spec.name)
         self.sessions = make_sessions(self._grants)
         self.thread: FollowThread | None = None
         self._late = 0
@@ -370,8 +386,9 @@ class _SharedGrants:
     """The grants for one source. Where a user has sessions open in another log too, the end of the last one
     in this log is not the end."""
 
-    def __init__(self, follower: _Follower, service: LogFollowers, grants: SessionGrants) -> None:
+    def __init__(self, follower: _Follower, service: LogFollowers, grants: LogGrants, name: str) -> None:
         self._follower = follower
+        self._name = name
         self._service = service
         self._grants = grants
 
@@ -385,7 +402,7 @@ class _SharedGrants:
         *,
         at: float | None = None,
     ) -> bool:
-        return self._grants.allow(address, identity, protocol, terms, session, at=at)
+        return self._grants.allow(address, identity, protocol, terms, session, at=at, via=self._name)
 
     def renew(self, address: ClientAddress, identity: Identity, session: str) -> None:
         self._grants.renew(address, identity, session)
