@@ -6,6 +6,7 @@ root, which Postfix insists on; the rest runs as postfix, deliveries as nobody.
 """
 
 import pwd
+import re
 import shutil
 import subprocess
 import tempfile
@@ -70,7 +71,7 @@ smtpd_recipient_restrictions =
 """
 
 _MASTER = """\
-{smtp}     inet  n - n - - smtpd
+{smtp}     inet  n - {chroot} - - smtpd
 {smtps}    inet  n - n - - smtpd
   -o smtpd_tls_wrappermode=yes
 cleanup   unix  n - n - 0 cleanup
@@ -132,10 +133,18 @@ class Postfix:
     signed the certificate for localhost and smarthost.example.net. `refuse@refuse.example` is
     answered 550, `defer@refuse.example` 451. With `sasl_socket`, a Dovecot's, only clients that
     authenticate may send. `options` are further lines of main.cf.
+    `is_chrooted`: smtpd is locked into the queue directory, as Debian has it.
     """
 
-    def __init__(self, options: Mapping[str, str] | None = None, sasl_socket: Path | None = None) -> None:
+    def __init__(
+        self,
+        options: Mapping[str, str] | None = None,
+        sasl_socket: Path | None = None,
+        *,
+        is_chrooted: bool = False,
+    ) -> None:
         self._options = dict(options or {})
+        self._chroot = "y" if is_chrooted else "n"
         if sasl_socket is not None:
             self._options |= {
                 "smtpd_sasl_auth_enable": "yes",
@@ -171,10 +180,19 @@ class Postfix:
         shutil.chown(root / "inbox", nobody.pw_uid, nobody.pw_gid)
         etc = root / "etc"
         main = _MAIN.format(root=root, daemons=_DAEMONS, restrictions=self._restrictions)
-        main += "".join(f"{name} = {setting}\n" for name, setting in self._options.items())
+        for name, setting in self._options.items():
+            # Named twice, each process warns of it, postlogd too: then its own socket is full at times, and
+            # nothing moves any more.
+            main = re.sub(rf"^{name} *=.*\n(?:[ \t].*\n)*", "", main, flags=re.MULTILINE)
+            main += f"{name} = {setting}\n"
         (etc / "main.cf").write_text(main)
         (etc / "master.cf").write_text(
-            _MASTER.format(root=root, smtp=f"127.0.0.1:{self.port}", smtps=f"127.0.0.1:{self.tls_port}")
+            _MASTER.format(
+                root=root,
+                smtp=f"127.0.0.1:{self.port}",
+                smtps=f"127.0.0.1:{self.tls_port}",
+                chroot=self._chroot,
+            )
         )
         (etc / "capture").write_text(_CAPTURE)
         certificate = self.certificate_authority.issue_cert("localhost", "127.0.0.1", "smarthost.example.net")
