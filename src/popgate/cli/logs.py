@@ -6,6 +6,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 
 import click
 
+from popgate.cli.logs_follow import follow
 from popgate.cli.options import config_options, json_option
 from popgate.cli.output import how_long, print_json, print_table, printable, tell, when
 from popgate.cli.root import NO, BadUsage, CommandGroup, Refusal
@@ -25,6 +26,8 @@ _PROGRESS_OCTETS = 64 << 20
 def logs() -> None:
     """Recognise the logins that other servers write into their logs."""
 
+
+logs.add_command(follow)
 
 _set_option = click.option(
     "--pattern-set",

@@ -12,16 +12,17 @@ _EXPIRY = "RELAY_CTRL_EXPIRY"
 
 
 @click.command(
-    epilog="Example: popgate logs follow /var/log/mail.log --pattern dovecot --store /var/spool/relay-ctrl"
+    epilog="Example: popgate logs follow /var/log/mail.log --pattern-set dovecot --store /var/spool/allow"
 )
 @click.argument("file", required=False)
 @click.option("--journal", is_flag=True, help="Follow systemd's journal instead of a file.")
 @click.option(
-    "--pattern",
-    "patterns",
-    metavar="NAME",
+    "--pattern-set",
+    "names",
+    metavar="NAMES",
     multiple=True,
-    help="Whose lines count: a shipped pattern, or a pattern file. May be repeated. Else all shipped.",
+    help="Whose lines count: patterns by name, between commas; or a pattern file, or a directory of them."
+    " May be repeated. Else all that are shipped.",
 )
 @click.option("--owner", metavar="USER[:GROUP]", default="", help="Who else than root may write the file.")
 @click.option(
@@ -67,7 +68,7 @@ _EXPIRY = "RELAY_CTRL_EXPIRY"
 def follow(
     file: str | None,
     journal: bool,
-    patterns: tuple[str, ...],
+    names: tuple[str, ...],
     owner: str,
     units: tuple[str, ...],
     hosts: tuple[str, ...],
@@ -99,7 +100,7 @@ def follow(
     settings = FollowSettings(
         file=os.path.abspath(file) if file else "",
         journal=journal,
-        patterns=list(patterns),
+        patterns=[part for name in names for part in name.split(",") if part],
         owner=owner,
         units=list(units),
         hosts=list(hosts),
