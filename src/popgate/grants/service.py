@@ -376,13 +376,19 @@ class Grants:
         """The grants of an address after a login. Pure but for `outcome`."""
         settings = self._settings
         outcome.lapsed = []
-        before = next((grant for grant in grants if grant.identity == fresh.identity), None)
-        others = [grant for grant in grants if grant.identity != fresh.identity]
+        before: Grant | None = None
+        others: _GrantList = []
+        for grant in grants:
+            if grant.identity == fresh.identity:
+                before = grant
+            else:
+                others.append(grant)
         outcome.again = before is not None and rules.is_live(before, settings, now)
         if before is not None and not outcome.again and not rules.is_retired(before):
             outcome.lapsed.append(before)
-        others = self._without_dead(others, now, outcome.lapsed)
-        outcome.others = sum(rules.is_live(grant, settings, now) for grant in others)
+        if others:
+            others = self._without_dead(others, now, outcome.lapsed)
+        outcome.others = sum([rules.is_live(grant, settings, now) for grant in others])
         outcome.refused = (
             settings.over_identities == "refuse"
             and not outcome.again
