@@ -428,6 +428,7 @@ def _serve_to_the_end(server: Popgate) -> "subprocess.CompletedProcess[bytes]":
         ('relay_by = ["grant"]', "127.0.0.1", 2, "datagrams relay nothing"),
         ('insecure = "yes"', "127.0.0.1", 2, "must be true or false"),
         ('command = ["cat"]', "127.0.0.1", 0, "says nothing for service"),
+        ("backlog = 7", "127.0.0.1", 0, "says nothing for service"),
     ],
 )
 def test_config_check(tmp_path: Path, lines: str, host: str, status: int, text: str) -> None:

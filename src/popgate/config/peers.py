@@ -8,7 +8,13 @@ from popgate.servers.bind import Bind
 from popgate.servers.settings import ListenerSettings
 from popgate.values.address import ClientAddress
 
-_CONNECTIONS_ONLY = ("tls_profile", "plaintext_login", "max_connections", "max_connections_per_address")
+_CONNECTIONS_ONLY = (
+    "tls_profile",
+    "plaintext_login",
+    "max_connections",
+    "max_connections_per_address",
+    "backlog",
+)
 
 
 def peer_findings(config: Config, listener: ListenerSettings, path: KeyPath, bind: Bind | None) -> Findings:
