@@ -4,7 +4,7 @@ An expression must tell the program's own words from what a user typed, and must
 take long. So it begins with fixed text, and it may not hold what makes a backtracking
 matcher try more ways than the line has characters. The rules, on the parsed expression:
 
-- it begins with ^, and no free text (`.*`, `\\S+`) comes before its first fixed text;
+- it begins with ^, and no text of any length, nor a long one with blanks, comes before its first fixed text;
 - no back reference, no condition, no flag but (?x);
 - what is repeated without bound is one character's width, or fixed in length with
   alternatives that begin differently, or possessive (`*+`, `++`) or atomic (`(?>...)`) inside;
@@ -86,7 +86,10 @@ def _check_beginning(nodes: Sequence[Any]) -> None:
             "begin with ^ and the program's own words, so that no user can write them",
         )
     for op, argument in _flat(nodes[1:]):
-        if op in _REPEATS and argument[1] == _c.MAXREPEAT:
+        if op in _REPEATS and (
+            argument[1] == _c.MAXREPEAT
+            or (argument[1] > _LONG and ord(" ") in _first(list(argument[2]), frozenset()))
+        ):
             raise ExpressionError(
                 "begins with text of any length", "put the program's own words between ^ and the first * or +"
             )

@@ -54,7 +54,8 @@ _DOVECOT = re.compile(
     rf"(?:dovecot: )?(?:{_STAMP}|(?P<at>{_ISO})) (?P<text>{_SERVICE}: {_LEVEL}: .*|{_LEVEL}: {_SERVICE}: .*)",
     re.ASCII,
 )
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+# what a terminal or a reader of lines would obey, and what was no UTF-8
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ufffd]")
 
 # Programs with log files of their own.
 _HMAILSERVER = re.compile(
