@@ -85,7 +85,13 @@ def _check_beginning(nodes: Sequence[Any]) -> None:
             "does not begin with ^",
             "begin with ^ and the program's own words, so that no user can write them",
         )
-    for op, argument in _flat(nodes[1:]):
+    _begins_fixed(nodes[1:])
+
+
+def _begins_fixed(nodes: Sequence[Any]) -> bool:
+    """Do all texts begin with text of the expression's own? Raises ExpressionError where long free text
+    can stand before that; False where there is none."""
+    for op, argument in _flat(nodes):
         if op in _REPEATS and (
             argument[1] == _c.MAXREPEAT
             or (argument[1] > _LONG and ord(" ") in _first(list(argument[2]), frozenset()))
@@ -93,8 +99,13 @@ def _check_beginning(nodes: Sequence[Any]) -> None:
             raise ExpressionError(
                 "begins with text of any length", "put the program's own words between ^ and the first * or +"
             )
-        if op in (_c.LITERAL, _c.BRANCH, _c.IN):
-            return
+        if op is _c.BRANCH:
+            begins = [_begins_fixed(list(branch)) for branch in argument[1]]  # all: each may raise
+            if all(begins):
+                return True
+        elif op in (_c.LITERAL, _c.IN):
+            return True
+    return False
 
 
 _REPEATS = (_c.MAX_REPEAT, _c.MIN_REPEAT, _c.POSSESSIVE_REPEAT)
@@ -304,23 +315,29 @@ def probe(text: str, timer: Callable[[], float], longest: int) -> None:
     """
     pattern = re.compile(text, re.ASCII)
     for prefix, pump in _pumps(list(_parser.parse(text, re.ASCII)), ""):
-        length = 4
-        while length * len(pump) + len(prefix) < longest:
+        count = 4
+        while len(prefix) + count * len(pump) < longest:
             for ending in ("", "\x01", pump[:1]):
-                hostile = prefix + pump * length + ending
-                # the best of three: whatever else the machine did is not the expression's fault
-                if all(_takes_long(pattern, hostile, timer) for _ in range(3)):
+                hostile = prefix + pump * count + ending
+                if _takes_long(pattern, hostile, timer):
                     raise ExpressionError(
                         f"takes too long on text such as {hostile[:60]!r}...",
                         "use possessive repeats (*+, ++), and sets that exclude the next character",
                     )
-            length = length + 2 if length < 40 else length * 2
+            count += max(1, count // 4)
 
 
 def _takes_long(pattern: "re.Pattern[str]", text: str, timer: Callable[[], float]) -> bool:
-    begin = timer()
-    pattern.match(text)
-    return timer() - begin > PROBE_SECONDS
+    """Always, or once beyond doubt: whatever else the machine did is not the expression's fault."""
+    for _ in range(3):
+        begin = timer()
+        pattern.match(text)
+        seconds = timer() - begin
+        if seconds > 10 * PROBE_SECONDS:
+            return True
+        if seconds <= PROBE_SECONDS:
+            return False
+    return True
 
 
 def _pumps(nodes: Sequence[Any], prefix: str) -> Iterator[tuple[str, str]]:
@@ -339,7 +356,7 @@ def _pumps(nodes: Sequence[Any], prefix: str) -> Iterator[tuple[str, str]]:
             body = list(argument[2])
             yield from _pumps(body, prefix)
             if argument[1] == _c.MAXREPEAT or argument[1] > _LONG:
-                yield prefix, _sample(body) or "a"
+                yield from ((prefix, pump) for pump in _samples(body))
                 shared = _first(body, frozenset()) & _first(nodes[index + 1 :], frozenset())
                 if shared:
                     yield prefix, chr(min(shared, key=_unlikeliness))
@@ -347,6 +364,16 @@ def _pumps(nodes: Sequence[Any], prefix: str) -> Iterator[tuple[str, str]]:
                 if follows:  # what would end the repeat, again and again
                     yield prefix, follows
         prefix += _sample([(op, argument)])
+
+
+def _samples(body: Sequence[Any]) -> set[str]:
+    """Texts that a loop can repeat: each alternative of its body, and all of them."""
+    found = {_sample(body) or "a"}
+    for op, argument in _flat(body):
+        if op is _c.BRANCH:
+            branches = [_sample(branch) for branch in argument[1]]
+            found.update(text for text in (*branches, "".join(branches)) if text)
+    return found
 
 
 def _sample(nodes: Iterable[Any]) -> str:

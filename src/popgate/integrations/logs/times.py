@@ -16,12 +16,15 @@ MONTHS = {name: number for number, name in enumerate(
     ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"), 1)}  # fmt: skip
 AHEAD_SECONDS = 86400.0
 """How far ahead of `latest` a line may be before it is taken to be of the year before: clocks differ."""
+_DISORDER_SECONDS = 600.0
+"""How far the times of neighbouring lines may run backwards."""
 
 
 @value
 class Reference:
     """What a line does not say of its time. `zone` is that of times without one; `latest` is when the
-    line was written at the latest; of two moments with one wall time the one nearer to `near` counts."""
+    line was written at the latest; `near` is the time of the line before, which decides where a wall time
+    comes twice."""
 
     zone: tzinfo
     latest: float
@@ -47,8 +50,7 @@ def on_wall(
     moments = _minute(year, month, day, hour, minute, reference.zone)
     if not moments or second > 60:
         return None
-    at = moments[0] if len(moments) == 1 else min(moments, key=lambda at: abs(at - reference.near))
-    return at + min(second, 59)  # 60 is a leap second
+    return _likely(moments, reference) + min(second, 59)  # 60 is a leap second
 
 
 def written_out(text: str, reference: Reference) -> float | None:
@@ -58,11 +60,17 @@ def written_out(text: str, reference: Reference) -> float | None:
     except ValueError:
         return None
     if moment.tzinfo is None:
-        return min(_moments(moment, reference.zone), key=lambda at: abs(at - reference.near))
+        return _likely(tuple(_moments(moment, reference.zone)), reference)
     try:
         return moment.timestamp()
     except OverflowError:
         return None
+
+
+def _likely(moments: tuple[float, ...], reference: Reference) -> float:
+    """Of the moments of one wall time, that which the lines before and the time of reading leave likely."""
+    written = [at for at in moments if at <= reference.latest + _DISORDER_SECONDS] or list(moments)
+    return next((at for at in written if at >= reference.near - _DISORDER_SECONDS), written[-1])
 
 
 @lru_cache(maxsize=64)
