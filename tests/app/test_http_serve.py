@@ -126,8 +126,7 @@ def test_a_unix_socket_that_curl_can_ask(tmp_path: Path) -> None:
     text = server.config.read_text()
     head, _, tail = text.rpartition('bind = "127.0.0.1:0"')
     server.config.write_text(f'{head}bind = "unix:{path}"{tail}')
-    server.process = None
-    with _started(server):
+    with server:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
             client.settimeout(10)
             client.connect(str(path))
@@ -137,22 +136,6 @@ def test_a_unix_socket_that_curl_can_ask(tmp_path: Path) -> None:
             assert response.status == 200
             assert json.loads(response.read())["reason"] == "no-grant"
         assert os.stat(path).st_mode & 0o117 == 0
-
-
-class _started:
-    """Popgate.start reads a port of every listener; a unix socket has none."""
-
-    def __init__(self, server: Popgate) -> None:
-        self.server = server
-
-    def __enter__(self) -> None:
-        try:
-            self.server.start()
-        except ValueError:
-            pass  # the ready file is there; the last bind ends with no port
-
-    def __exit__(self, *_: object) -> None:
-        self.server.stop()
 
 
 def test_a_connection_over_the_limit_is_told_so_in_http(tmp_path: Path) -> None:
