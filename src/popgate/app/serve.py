@@ -30,6 +30,7 @@ from popgate.integrations.logs.follow_patterns import FollowError
 from popgate.integrations.ucspi import ProgramError
 from popgate.protocols.relay_ctrl_udp import MIN_KEY_OCTETS
 from popgate.servers.datagrams import open_datagrams
+from popgate.servers.settings import DATAGRAM_SERVICES
 from popgate.servers.sockets import ListenError, SocketAccess, bound_name, open_listener
 from popgate.servers.tls import TlsUnavailable, server_context
 from popgate.values.event import Event
@@ -184,13 +185,13 @@ def _bind(config: Config, existing: Sequence[BoundListener]) -> list[BoundListen
     free = list(existing)
     try:
         for settings in config.listener:
-            is_datagrams = settings.service == "relay_ctrl_udp"
+            is_datagrams = settings.service in DATAGRAM_SERVICES
             match = next(
                 (
                     old
                     for old in free
                     if settings.bind in (old.settings.bind, old.name)
-                    and is_datagrams == (old.settings.service == "relay_ctrl_udp")
+                    and is_datagrams == (old.settings.service in DATAGRAM_SERVICES)
                 ),
                 None,
             )

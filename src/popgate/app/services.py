@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from popgate.app import backends
 from popgate.app.context import ServerContext
 from popgate.app.own_addresses import own_addresses
+from popgate.app.ucspi import account_terms
 from popgate.auth.authenticator import Authenticator, RecipientTable
 from popgate.auth.senders import AccountSenders
 from popgate.auth.throttle import Throttle
@@ -27,6 +28,7 @@ from popgate.sessions.relay import (
 )
 from popgate.sessions.session import Peer, Runtime, Session, UserSessions
 from popgate.sessions.smtp import SmtpPolicy, SmtpServices, SmtpSession
+from popgate.sessions.whoson import WhosonDesk, WhosonSession
 
 
 @dataclass(slots=True)
@@ -71,6 +73,7 @@ class SessionMaker:
         self._config = config
         self._runtime = runtime
         self._grants = services.grants
+        self._accounts = services.accounts
         self._owners = AccountSenders(services.accounts)
         self._smtp = SmtpServices(
             authenticator=services.authenticator,
@@ -97,8 +100,21 @@ class SessionMaker:
             return lambda peer: Pop3Session(peer, pop3_policy, runtime, pop3_services)
         if settings.service in QUESTION_SERVICES:
             return self._for_questions(settings)
+        if settings.service == "whoson":
+            desk = self.whoson_desk(settings)
+            return lambda peer: WhosonSession(peer, desk)
         smtp_policy, smtp_services = self._smtp_policy(settings), self._smtp
         return lambda peer: SmtpSession(peer, smtp_policy, runtime, smtp_services)
+
+    def whoson_desk(self, settings: ListenerSettings) -> WhosonDesk:
+        """What answers the whoson commands of a listener."""
+        local = self._config.local_domains
+        return WhosonDesk(
+            self._grants,
+            RelayDesk(settings.service, self._grants, self._runtime),
+            lambda identity: account_terms(self._accounts.get, identity),
+            settings.default_domain or (local[0] if local else ""),
+        )
 
     def _for_questions(self, settings: ListenerSettings) -> Callable[[Peer], Session]:
         """For a listener that other mail servers ask."""
@@ -122,7 +138,7 @@ class SessionMaker:
 
     def busy_reply(self, settings: ListenerSettings) -> bytes:
         """What is said to a connection over a limit."""
-        if settings.service in QUESTION_SERVICES:
+        if settings.service in (*QUESTION_SERVICES, "whoson"):
             return b""  # the close alone says "try again" in each of these protocols
         if settings.service == "pop3":
             return b"-ERR [SYS/TEMP] too many connections, try again later\r\n"

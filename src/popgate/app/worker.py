@@ -25,13 +25,16 @@ from popgate.servers.listener import Deadlines, Listener
 from popgate.servers.peer_logins import PeerListener
 from popgate.servers.settings import HTTP_SERVICES, QUESTION_SERVICES, LimitSettings
 from popgate.servers.tls import CertificateWatch
+from popgate.servers.whoson_datagrams import WhosonDatagrams
 from popgate.sessions.session import Peer, Session
 from popgate.values.address import Network
 from popgate.values.event import Event, EventSink
 
-_AnyListener = Listener | UcspiListener | PeerListener | LogFollowers
-_AnyServer = asyncio.Server | UcspiListener | PeerListener | LogFollowers
+_AnyListener = Listener | UcspiListener | PeerListener | WhosonDatagrams | LogFollowers
+_AnyServer = asyncio.Server | UcspiListener | PeerListener | WhosonDatagrams | LogFollowers
 
+# programs of the site, few addresses with many connections each
+_NEAR_SERVICES = (*QUESTION_SERVICES, *HTTP_SERVICES, "whoson")
 _CERTIFICATE_SECONDS = 10.0
 _LAST_WORDS_SECONDS = 0.2
 _ASKER_IDLE_SECONDS = 3600
@@ -63,6 +66,12 @@ async def _serve(context: ServerContext, number: int, pipes: ChildPipes) -> int:
             continue  # all of them are one, below
         if bound.settings.service == "dovecot_auth_policy" and number != 0:
             continue  # who hears that sessions begin must hear that they end
+        if bound.settings.service == "whoson_udp":
+            answer = sessions.whoson_desk(bound.settings).answer
+            whoson = WhosonDatagrams(bound.socket.dup(), answer, runtime.token)
+            listeners.append(whoson)
+            servers.append(whoson)
+            continue
         if bound.settings.service == "ucspi":
             # here, as create_server does: a reload that is refused changes nothing
             bound.socket.listen(bound.settings.backlog)
@@ -155,7 +164,7 @@ def _listener(
             settings.max_connections_per_address,
             config.limits.connections_per_subnet,
         ),
-        table=ListenerTable(table) if is_asked or settings.service in HTTP_SERVICES else table,
+        table=ListenerTable(table) if settings.service in _NEAR_SERVICES else table,
         deadlines=_deadlines(config.limits, settings.service),
         clock=clock,
         emit=emit,
@@ -175,7 +184,7 @@ def _tls_protocol(service: str) -> str:
 
 
 def _deadlines(limits: LimitSettings, service: str) -> Deadlines:
-    if service in QUESTION_SERVICES:
+    if service in (*QUESTION_SERVICES, "whoson"):
         idle = max(limits.command_seconds, _ASKER_IDLE_SECONDS)
         return Deadlines(login=limits.command_seconds, command=idle, minimum_rate=0)
     command = limits.pop3_idle_seconds if service == "pop3" else limits.command_seconds

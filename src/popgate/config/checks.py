@@ -16,9 +16,11 @@ from popgate.config.peers import peer_findings, says_nothing
 from popgate.config.questions import question_findings, socket_findings
 from popgate.config.schema import Finding
 from popgate.config.settings import Config, relay_by
+from popgate.config.whoson import whoson_findings
 from popgate.queue.routes import RouteError, parse_route
 from popgate.servers.bind import Bind, BindError, parse_bind
 from popgate.servers.settings import (
+    DATAGRAM_SERVICES,
     DOVECOT_ONLY,
     HTTP_SERVICES,
     PEERS_ONLY,
@@ -106,7 +108,7 @@ def _listeners(config: Config) -> Findings:
             yield True, Finding((*path, "bind"), "is no place to listen", str(error))
             bind = None
         if bind is not None:
-            takes_datagrams = listener.service == "relay_ctrl_udp"
+            takes_datagrams = listener.service in DATAGRAM_SERVICES
             for other_index, other, is_same_kind in binds:
                 # a TCP port and a UDP port of one number are two ports
                 if (bind.kind == "fd" or is_same_kind == takes_datagrams) and _collide(bind, other):
@@ -180,9 +182,15 @@ def _one_listener(config: Config, listener: ListenerSettings, path: KeyPath, bin
         yield from http_findings(config, listener, path, bind)
     else:
         yield from says_nothing(listener, path, ("secret_file", *DOVECOT_ONLY))
+    yield from whoson_findings(config, listener, path, bind)
     yield from question_findings(config, listener, path, bind)
     yield from socket_findings(listener, path, bind)
-    counts_addresses = listener.service not in ("relay_ctrl_udp", *QUESTION_SERVICES, *HTTP_SERVICES)
+    counts_addresses = listener.service not in (
+        *DATAGRAM_SERVICES,
+        "whoson",
+        *QUESTION_SERVICES,
+        *HTTP_SERVICES,
+    )
     if counts_addresses and listener.max_connections_per_address > listener.max_connections:
         yield (
             False,
@@ -235,13 +243,12 @@ def _covers(one: Network, other: Network) -> bool:
 def _relaying(listener: ListenerSettings, path: KeyPath, *, can_log_in: bool) -> Findings:
     path = (*path, "relay_by")
     if listener.relay_by is None or (
-        listener.service in ("pop3", "ucspi", "relay_ctrl_udp", *QUESTION_SERVICES, *HTTP_SERVICES)
-        and not listener.relay_by
+        listener.service not in ("smtp", "submission") and not listener.relay_by
     ):
         return
     if listener.service == "ucspi":
         yield True, Finding(path, "here the program decides", 'remove it; grant = "check" tells the program')
-    elif listener.service in ("pop3", "relay_ctrl_udp", *QUESTION_SERVICES, *HTTP_SERVICES):
+    elif listener.service not in ("smtp", "submission"):
         what = {"pop3": "POP3 relays", "relay_ctrl_udp": "datagrams relay"}
         says = what.get(listener.service, "this service relays")
         yield True, Finding(path, f"{says} nothing", "remove it, or put it on an smtp listener")

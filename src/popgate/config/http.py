@@ -1,7 +1,6 @@
 """Checks of listeners that speak HTTP: whoever can ask there must be somebody of the site."""
 
 from popgate.config.lines import KeyPath
-from popgate.config.names import domain_fault
 from popgate.config.networks import Findings, is_loopback, network_findings
 from popgate.config.peers import says_nothing
 from popgate.config.schema import Finding
@@ -73,8 +72,6 @@ def _logins(
                 shows_value=False,
             ),
         )
-    if listener.default_domain and (fault := domain_fault(listener.default_domain)):
-        yield True, Finding((*path, "default_domain"), fault, "such as example.org")
     if listener.session_ends and not config.grants.renew_while_open and not config.grants.revoke_on_logout:
         yield (
             False,

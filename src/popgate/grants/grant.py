@@ -6,7 +6,7 @@ from popgate.values.address import ClientAddress
 from popgate.values.identity import Identity
 from popgate.values.value import value
 
-LoginProtocol = Literal["pop3", "apop", "imap", "relay-ctrl", "cli", "peer", "ucspi"]
+LoginProtocol = Literal["pop3", "apop", "imap", "relay-ctrl", "cli", "peer", "ucspi", "whoson"]
 
 
 @value

@@ -23,13 +23,16 @@ class ListenerSettings:
             "line",
             "dovecot_auth_policy",
             "http",
+            "whoson",
+            "whoson_udp",
         ],
         Doc(
             "What is spoken here: smtp (inbound and relaying by grant), submission (by AUTH), pop3, ucspi:"
             " a program of yours answers, as under tcpserver; relay_ctrl_udp: other machines tell of"
             " their logins, by relay-ctrl-send. Other mail servers ask by postfix_policy, socketmap and"
             " tcp_table whether a client may relay, and any other program by line"
-            " or http. dovecot_auth_policy: Dovecot tells of its logins."
+            " or http. dovecot_auth_policy: Dovecot tells of its logins. whoson, whoson_udp: programs that"
+            " speak whoson tell of logins and ask, by TCP or in datagrams."
         ),
     ]
     bind: Annotated[
@@ -225,8 +228,8 @@ class ListenerSettings:
     default_domain: Annotated[
         str,
         Doc(
-            "dovecot_auth_policy: the domain of users whom Dovecot knows by name alone; else it is the first"
-            " of local_domains.",
+            "dovecot_auth_policy, whoson, whoson_udp: the domain of users who are known by name alone; else"
+            " it is the first of local_domains.",
             example='"example.org"',
         ),
     ] = ""
@@ -251,9 +254,14 @@ UCSPI_ONLY = (
 )
 """Settings of a listener that say something for service = "ucspi" alone."""
 
+DATAGRAM_SERVICES = ("relay_ctrl_udp", "whoson_udp")
+"""Services that take datagrams instead of connections."""
+
+WHOSON_SERVICES = ("whoson", "whoson_udp")
+
 HTTP_SERVICES = ("dovecot_auth_policy", "http")
 
-DOVECOT_ONLY = ("default_domain", "session_ends")
+DOVECOT_ONLY = ("session_ends",)
 """The same for service = "dovecot_auth_policy"; secret_file is for both services over HTTP."""
 
 PEERS_ONLY = ("key_file", "insecure")
