@@ -169,7 +169,7 @@ def test_nothing_is_read_while_an_event_is_open() -> None:
 
 
 def test_misuse_is_told() -> None:
-    engine = server(tls=True)
+    engine = server(offers_tls=True)
     for call in (
         lambda: engine.answer(BYE),
         lambda: engine.body(b"x"),
@@ -233,19 +233,19 @@ def test_a_client_that_has_finished_sending_is_answered_before_the_close() -> No
 
 def test_bytes_behind_stls_are_refused_in_the_same_packet_and_later() -> None:
     for rest in (b"\r\n", b"C", b"CAPA\r\n", b"\x16\x03\x01"):
-        engine = server(tls=True)
+        engine = server(offers_tls=True)
         engine.receive(b"STLS\r\n" + rest)
         assert engine.next_event() is None
         assert engine.take_output().startswith(b"-ERR ")
         assert engine.waiting_for is Wait.CLOSE
-    engine = server(tls=True)
+    engine = server(offers_tls=True)
     engine.receive(b"STLS\r\n")
     assert engine.next_event() == StartTls()
     engine.receive(b"CAPA\r\n")
     engine.answer(START_TLS)
     assert engine.take_output().startswith(b"-ERR ")
     assert engine.waiting_for is Wait.CLOSE
-    engine = server(tls=True)
+    engine = server(offers_tls=True)
     engine.receive(b"STLS\r\n")
     engine.next_event()
     engine.answer(START_TLS)
@@ -255,7 +255,7 @@ def test_bytes_behind_stls_are_refused_in_the_same_packet_and_later() -> None:
 
 
 def test_tls_may_be_refused() -> None:
-    engine = server(tls=True)
+    engine = server(offers_tls=True)
     engine.receive(b"STLS\r\n")
     engine.next_event()
     engine.answer(Reply(b"-ERR [SYS/TEMP] no certificate\r\n"))
@@ -263,7 +263,7 @@ def test_tls_may_be_refused() -> None:
 
 
 def test_utf8_is_forgotten_with_tls() -> None:
-    engine = server(tls=True)
+    engine = server(offers_tls=True)
     engine.receive(b"USER ann\r\nSTLS\r\n")
     engine.next_event()
     engine.answer(START_TLS)
@@ -295,7 +295,7 @@ def test_last_words_are_not_said_behind_goodbye_or_before_tls() -> None:
     engine.shut_down(SHUTTING_DOWN)
     engine.answer(BYE)
     assert engine.take_output() == BYE.wire
-    engine = server(tls=True)
+    engine = server(offers_tls=True)
     engine.receive(b"STLS\r\n")
     engine.next_event()
     engine.shut_down(SHUTTING_DOWN)

@@ -63,6 +63,10 @@ class LineEngine:
         elif reply == "bye":
             self.output += b"bye\r\n"
             self.closing = True
+        elif reply == "gone":
+            self.output += b"bye\r\n"
+            self.closing = True
+            self.ended_by = "quit"
         elif isinstance(reply, bytes):
             self.output += reply + b"\r\n"
         else:
@@ -140,6 +144,8 @@ class LineSession:
             return "body"
         if verb == b"QUIT":
             return "bye"
+        if verb == b"GONE":
+            return "gone"
         if verb == b"WHO":
             return f"{self.peer.client} {self.peer.client_port} {self.is_tls}".encode()
         return rest
@@ -408,6 +414,26 @@ async def test_what_lingers_counts_as_a_connection(bench: Bench) -> None:
     writer.close()
     await asyncio.sleep(0.05)
     assert await bench.talk(port, b"QUIT\r\n") == b"hello\r\nbye\r\n"
+
+
+@pytest.mark.parametrize("text", [b"GONE\r\n", b"ECHO 1\r\nGONE\r\n"])
+async def test_who_quits_is_not_waited_for(bench: Bench, text: bytes) -> None:
+    port = await bench.start()
+    reader, writer = await bench.connect(port)
+    await reader.readline()
+    writer.write(text)
+    assert (await reader.read()).endswith(b"bye\r\n")
+    await asyncio.sleep(0.05)
+    assert not bench.listener.connections
+
+
+@pytest.mark.parametrize("octets", [3, 900_000])
+async def test_what_stands_behind_the_quit_does_not_reset_the_answer_away(bench: Bench, octets: int) -> None:
+    port = await bench.start()
+    reader, writer = await bench.connect(port)
+    writer.write(b"GONE\r\n" + b"x" * octets)
+    await asyncio.sleep(0.05)
+    assert await asyncio.wait_for(reader.read(), 5) == b"hello\r\nbye\r\n"
 
 
 async def test_a_megabyte_of_commands_does_not_keep_others_waiting(bench: Bench) -> None:

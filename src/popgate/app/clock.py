@@ -23,8 +23,7 @@ class SystemClock:
     def now(self) -> float:
         return time.clock_gettime(_EVEN_CLOCK) + self._difference[0]
 
-    def monotonic(self) -> float:
-        return time.monotonic()
+    monotonic = staticmethod(time.monotonic)
 
     def step_seconds(self) -> float:
         """How far the system clock has been set forward (back: negative) since this clock

@@ -18,16 +18,16 @@ class Tokens:
     """Random tokens of 128 bits from a pool, since one system call for each costs more than the rest."""
 
     def __init__(self) -> None:
-        self._pool = b""
+        self._pool = ""
         self._offset = 0
 
     def __call__(self) -> str:
-        """22 characters of base64url."""
+        """22 characters of base64url: a little more than 128 bits."""
         offset = self._offset
-        if offset >= len(self._pool):
-            self._pool, offset = os.urandom(4096), 0
-        self._offset = offset + 16
-        return base64.urlsafe_b64encode(self._pool[offset : offset + 16])[:22].decode("ascii")
+        if offset + 22 > len(self._pool):
+            self._pool, offset = base64.urlsafe_b64encode(os.urandom(4092)).decode("ascii"), 0
+        self._offset = offset + 22
+        return self._pool[offset : offset + 22]
 
 
 def fan_out(sinks: Sequence[EventSink]) -> EventSink:

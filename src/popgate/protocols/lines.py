@@ -15,17 +15,20 @@ class InputBuffer:
     __slots__ = ("_data", "_offset", "_scanned")
 
     def __init__(self) -> None:
-        self._data = bytearray()
+        self._data: bytes | bytearray = b""
         self._offset = 0  # of the first unconsumed byte
-        self._scanned = 0  # no LF stands before this offset
+        self._scanned = 0  # no LF stands between there and this offset
 
     def __len__(self) -> int:
         return len(self._data) - self._offset
 
     def feed(self, data: bytes) -> None:
-        if self._offset and self._offset == len(self._data):
-            self._data.clear()
+        if self._offset == len(self._data):
+            self._data = data  # not copied: a client that awaits each answer sends a line at a time
             self._offset = self._scanned = 0
+            return
+        if type(self._data) is bytes:
+            self._data = bytearray(self._data)
         self._data += data
 
     def take_line(self, limit: int) -> bytes | None:
@@ -36,7 +39,7 @@ class InputBuffer:
         or holds a CR (the line is consumed).
         """
         data, offset = self._data, self._offset
-        end = data.find(b"\n", max(self._scanned, offset), offset + limit)
+        end = data.find(b"\n", self._scanned, offset + limit)
         if end < 0:
             if len(data) - offset >= limit:
                 raise LineTooLong
@@ -64,14 +67,13 @@ class InputBuffer:
         return block
 
     def clear(self) -> None:
-        self._data.clear()
+        self._data = b""
         self._offset = self._scanned = 0
 
     def _compact(self) -> None:
         if self._offset == len(self._data):
-            self._data.clear()
-            self._offset = self._scanned = 0
+            self.clear()
         elif self._offset > 65536:
-            del self._data[: self._offset]
+            self._data = self._data[self._offset :]
             self._scanned -= self._offset
             self._offset = 0

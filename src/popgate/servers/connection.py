@@ -27,6 +27,7 @@ from popgate.values.address import AddressError, ClientAddress
 
 _READ_AHEAD = 65536  # octets taken from a client while a decision is pending
 _LINGER_OCTETS = 1048576
+_LONE_QUIT = len(b"QUIT\r\n")  # a read of no more took all that had come, and nothing stood behind the line
 _EVENTS_A_TURN = 32
 _LINES_A_TURN = 64  # lines that the engine answers by itself
 _LOOPBACK = ClientAddress(b"\x7f\0\0\x01")  # the address of a peer on a unix socket
@@ -48,6 +49,7 @@ class Connection(asyncio.Protocol, OpenConnection):
         "_is_lingering",
         "_is_paused_reading",
         "_is_paused_writing",
+        "_last_octets",
         "_listener",
         "_login_until",
         "_name",
@@ -82,6 +84,7 @@ class Connection(asyncio.Protocol, OpenConnection):
         self._body_since = 0.0
         self._body_octets = 0
         self._unread = 0
+        self._last_octets = 0  # of the last read
         self._wait: Wait | None = None
         self._is_paused_reading = False
         self._is_paused_writing = False
@@ -133,7 +136,7 @@ class Connection(asyncio.Protocol, OpenConnection):
             self._start_tls(peer)
         else:
             self._begin(peer)
-            self._pump()
+            self._flush()  # the greeting
 
     def _begin(self, peer: Peer) -> None:
         session = self._session = self._listener.make_session(peer)
@@ -156,6 +159,7 @@ class Connection(asyncio.Protocol, OpenConnection):
             self._receive(self._engine, data)
 
     def _receive(self, engine: Engine, data: bytes) -> None:
+        self._last_octets = len(data)
         if self._wait is Wait.BODY:
             # RFC 5321 4.5.3.2.5: the deadline is for each block, the minimum rate for the whole
             self._body_octets += len(data)
@@ -321,7 +325,10 @@ class Connection(asyncio.Protocol, OpenConnection):
         if transport is None or self._closed:
             return
         if output:
-            self._send(transport, output)
+            if self._tls is None:
+                transport.write(output)
+            else:
+                self._send(transport, output)
         if engine.source is not None:
             if not self._pumping_source:
                 self._pumping_source = True
@@ -376,16 +383,13 @@ class Connection(asyncio.Protocol, OpenConnection):
 
     def _arm(self, wait: Wait) -> None:
         """Set the deadline for what the engine waits for."""
-        deadlines, now = self._listener.deadlines, self._listener.loop.time()
         was, self._wait = self._wait, wait
         if wait is Wait.LOGIN:
             self._deadline = self._login_until  # set at the connection; no command or failure moves it
-        elif wait is Wait.COMMAND:
-            self._deadline = now + deadlines.command
-        elif wait is Wait.BODY:
-            if was is not Wait.BODY:
+        elif wait is Wait.COMMAND or wait is Wait.BODY:
+            if wait is Wait.BODY and was is not Wait.BODY:
                 self._begin_rate()
-            self._deadline = now + deadlines.command
+            self._deadline = self._listener.loop.time() + self._listener.deadlines.command
         elif wait is Wait.DECISION:
             self._deadline = 0.0
 
@@ -538,7 +542,7 @@ class Connection(asyncio.Protocol, OpenConnection):
             return
         if self._tls is not None and self._tls.is_up:
             transport.write(self._tls.close())
-        if self._has_eof or not transport.can_write_eof() or self._has_read_all(transport):
+        if self._has_eof or self._has_read_all(transport) or not transport.can_write_eof():
             self._close(self._usual_end)
             return
         self._finish(self._usual_end)
@@ -566,8 +570,12 @@ class Connection(asyncio.Protocol, OpenConnection):
         engine = self._engine
         if engine is None or engine.ended_by != "quit" or self._tls is not None:
             return False
+        if transport.get_write_buffer_size() or self._is_paused_reading:
+            return False
+        if self._last_octets <= _LONE_QUIT:
+            return True
         sock = transport.get_extra_info("socket")
-        if sock is None or transport.get_write_buffer_size():
+        if sock is None:
             return False
         waiting = bytearray(4)
         try:

@@ -38,7 +38,7 @@ class UserSessionTable:
     def enter(self, identity: Identity) -> bool:
         slot = _slot(identity)
         own = self._counts[self._base + slot]
-        if own == _MOST or sum(self._counts[row + slot] for row in self._rows) >= self._most:
+        if own == _MOST or sum([self._counts[row + slot] for row in self._rows]) >= self._most:
             return False
         self._counts[self._base + slot] = own + 1
         return True

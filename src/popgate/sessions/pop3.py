@@ -66,17 +66,11 @@ class LoginThrottle(Protocol):
 
 
 @value
-class Pop3Policy:
-    """What a listener allows. `tick_seconds`: how often a grant is renewed while its session is
+class Pop3Policy(Offer):
+    """What a listener offers and allows. `tick_seconds`: how often a grant is renewed while its session is
     open (0: never); it must be well below the site's window. An account with a shorter window of
     its own is renewed as much more often."""
 
-    hostname: str
-    offers_tls: bool = False
-    plaintext_login: bool = False
-    apop: bool = False
-    errors: int = 20
-    junk: int = 100
     failures_before_close: int = 3
     tick_seconds: float = 20.0
 
@@ -124,16 +118,7 @@ class Pop3Session:
         self._removed = 0
         self._fault: str | None = None  # of the mailbox; may be set in a thread, is told when all is over
         self.tick_seconds = policy.tick_seconds
-        offer = Offer(
-            policy.hostname,
-            is_tls=peer.is_tls,
-            tls=policy.offers_tls,
-            plaintext_login=policy.plaintext_login,
-            apop=policy.apop,
-            errors=policy.errors,
-            junk=policy.junk,
-        )
-        self.engine = Pop3Server(offer, runtime.token)
+        self.engine = Pop3Server(policy, runtime.token, is_tls=peer.is_tls)
 
     def decide(self, event: object) -> Reply | Awaitable[Reply]:
         """The reply to an event of the engine, or an awaitable of it."""

@@ -22,7 +22,7 @@ class Identity:
     spellings of one glyph must not be two users.
     """
 
-    __slots__ = ("domain", "user")
+    __slots__ = ("_text", "domain", "user")
 
     def __init__(self, user: str, domain: str = "") -> None:
         """Raises IdentityError unless both names pass the allow-list."""
@@ -43,25 +43,36 @@ class Identity:
             )
         self.user = user.lower()
         self.domain = domain
+        self._text = f"{self.user}@{domain}" if domain else self.user
 
     @classmethod
     def parse(cls, text: str) -> "Identity":
         """Read `user@domain` or `user`; raises IdentityError."""
+        known = _known.get(text)
+        if known is not None:
+            return known
         user, at, domain = text.rpartition("@")
-        if not at:
-            return cls(text)
-        if not domain:
+        if at and not domain:
             raise IdentityError("there is nothing after the @")
-        return cls(user, domain)
+        identity = cls(user, domain) if at else cls(text)
+        if len(_known) >= _MAX_KNOWN:
+            _known.clear()
+        _known[text] = identity
+        return identity
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Identity) and self.user == other.user and self.domain == other.domain
+        return isinstance(other, Identity) and self._text == other._text
 
     def __hash__(self) -> int:
-        return hash((self.user, self.domain))
+        return hash(self._text)
 
     def __str__(self) -> str:
-        return f"{self.user}@{self.domain}" if self.domain else self.user
+        return self._text
 
     def __repr__(self) -> str:
-        return f"Identity({str(self)!r})"
+        return f"Identity({self._text!r})"
+
+
+# The names of those who were here lately: read once, and one object that tables find by `is`
+_known: dict[str, Identity] = {}
+_MAX_KNOWN = 4096

@@ -40,15 +40,14 @@ SMALL_OUTPUT = 65536
 
 @value
 class Offer:
-    """What one connection is offered.
+    """What the connections of a listener are offered.
 
-    `tls`: STLS is; `apop`: APOP and CRAM-MD5 are; `plaintext_login`: passwords are taken
+    `offers_tls`: STLS is; `apop`: APOP and CRAM-MD5 are; `plaintext_login`: passwords are taken
     without TLS. `errors` refused and `junk` idle commands close the session.
     """
 
     hostname: str
-    is_tls: bool = False
-    tls: bool = False
+    offers_tls: bool = False
     plaintext_login: bool = False
     apop: bool = False
     errors: int = 20
@@ -68,7 +67,10 @@ class Pop3Server:
     challenge is made, so at once with APOP. The greeting is output from the beginning.
     """
 
-    def __init__(self, offer: Offer, token: Callable[[], str]) -> None:
+    _maildrop: MaildropView  # from the login on
+    _stuffer: DotStuffer  # while there is a source
+
+    def __init__(self, offer: Offer, token: Callable[[], str], *, is_tls: bool = False) -> None:
         self._offer = offer
         self._token = token
         self._input = InputBuffer()
@@ -76,16 +78,15 @@ class Pop3Server:
         self._output_octets = 0
         self._phase = Phase.AUTHORIZATION
         self._event: Pop3Event | None = None
-        self._is_tls = offer.is_tls
+        self._is_tls = is_tls
         self._awaits_tls = False
         self._is_fresh = True  # nothing has come yet
         self._is_eof = False
         self._name: str | None = None
         self._exchange: sasl.Exchange | None = None
         self._is_utf8 = False
-        self._maildrop = MaildropView(())
-        self._source: Iterator[bytes] | None = None
-        self._stuffer = DotStuffer()
+        self.source: Iterator[bytes] | None = None
+        """The message or listing in progress: the shell passes its blocks to `body`."""
         self._last_words: Reply | None = None
         self._errors = 0
         self._junk = 0
@@ -129,7 +130,7 @@ class Pop3Server:
         left = self.most_lines or -1
         while (
             self._event is None
-            and self._source is None
+            and self.source is None
             and self._phase is not Phase.CLOSING
             and not self._awaits_tls
         ):
@@ -171,7 +172,7 @@ class Pop3Server:
             self._close("login-failures" if type(event) is Authenticate else "refused")
         elif reply.is_ok:
             self._apply(event, reply)
-        if self._last_words is not None and self._source is None:
+        if self._last_words is not None and self.source is None:
             self.shut_down(self._last_words)
 
     def take_output(self) -> bytes:
@@ -184,14 +185,9 @@ class Pop3Server:
         self._output_octets = 0
         return wire
 
-    @property
-    def source(self) -> Iterator[bytes] | None:
-        """The message or listing in progress: the shell passes its blocks to `body`."""
-        return self._source
-
     def body(self, block: bytes) -> None:
         """One block of the long reply, framed into the output."""
-        if self._source is None:
+        if self.source is None:
             raise MisuseError("no long reply is in progress")
         self.octets_sent += len(block)
         self._send(self._stuffer.block(block))
@@ -199,9 +195,9 @@ class Pop3Server:
     def body_end(self, *, failed: bool = False) -> None:
         """The long reply is complete; failed: it broke off. The client then sees no end of
         it, but the end of the connection: half a message is never taken for a whole one."""
-        if self._source is None:
+        if self.source is None:
             raise MisuseError("no long reply is in progress")
-        self._source = None
+        self.source = None
         if failed:
             self._close("broken-message")
             return
@@ -230,7 +226,7 @@ class Pop3Server:
             return
         if self._awaits_tls:
             self._close("shut-down")  # a line in clear would be taken for a part of the handshake
-        elif self._event is None and self._source is None:
+        elif self._event is None and self.source is None:
             self._close("shut-down", reply.wire)
         else:
             self._last_words = reply
@@ -241,7 +237,7 @@ class Pop3Server:
             return Wait.CLOSE
         if self._awaits_tls:
             return Wait.TLS
-        if self._event is not None or self._source is not None:
+        if self._event is not None or self.source is not None:
             return Wait.DECISION
         return Wait.COMMAND if self._phase is Phase.TRANSACTION else Wait.LOGIN
 
@@ -259,7 +255,7 @@ class Pop3Server:
             self._awaits_tls = True
 
     def _start_body(self, source: Iterator[bytes]) -> None:
-        self._source = source
+        self.source = source
         self._stuffer = DotStuffer()
 
     # Lines
@@ -274,7 +270,7 @@ class Pop3Server:
             return self._refuse(b"-ERR Unknown command.\r\n")
         if rule.phase is not None and rule.phase is not self._phase:
             return self._refuse(_WRONG_PHASE[self._phase])
-        if rule.run is not Pop3Server._pass:  # RFC 1939 7: spaces may be a part of the password
+        if not rule.keeps_spaces:
             argument = argument.strip(b" ")
         if b"\0" in argument or (rule.takes is not None and rule.takes is not bool(argument)):
             return self._refuse(rule.usage)
@@ -357,7 +353,7 @@ class Pop3Server:
         )
 
     def _stls(self, _: bytes) -> Pop3Event | None:
-        if self._is_tls or not self._offer.tls:
+        if self._is_tls or not self._offer.offers_tls:
             return self._refuse(
                 b"-ERR TLS is already active.\r\n" if self._is_tls else b"-ERR TLS is not offered here.\r\n"
             )
@@ -460,7 +456,7 @@ class Pop3Server:
         mechanisms = self._mechanisms
         if mechanisms:
             lines.append(b"SASL " + " ".join(mechanisms).encode())  # RFC 5034 3
-        if self._phase is Phase.AUTHORIZATION and self._offer.tls and not self._is_tls:
+        if self._phase is Phase.AUTHORIZATION and self._offer.offers_tls and not self._is_tls:
             lines.append(b"STLS")  # RFC 2595 4
         lines += (b"UTF8", b"IMPLEMENTATION popgate", b".\r\n")
         return self._say(b"\r\n".join(lines))
@@ -513,13 +509,15 @@ class Pop3Server:
 @value
 class Rule:
     """`phase`: the only one in which the command may come, None for both. `takes` an argument:
-    yes, no, or None for either. `is_junk`: it does nothing that a client needs often."""
+    yes, no, or None for either. `is_junk`: it does nothing that a client needs often.
+    `keeps_spaces`: those around the argument belong to it."""
 
     run: Callable[[Pop3Server, bytes], Pop3Event | None]
     phase: Phase | None
     takes: bool | None
     is_junk: bool
     usage: bytes
+    keeps_spaces: bool
 
 
 def _rule(
@@ -529,14 +527,17 @@ def _rule(
     *,
     takes: bool | None = False,
     is_junk: bool = False,
+    keeps_spaces: bool = False,
 ) -> tuple[bytes, Rule]:
-    return usage.split()[0].encode(), Rule(run, phase, takes, is_junk, f"-ERR Usage: {usage}\r\n".encode())
+    usage_line = f"-ERR Usage: {usage}\r\n".encode()
+    return usage.split()[0].encode(), Rule(run, phase, takes, is_junk, usage_line, keeps_spaces)
 
 
 # fmt: off
 RULES: dict[bytes, Rule] = dict([
     _rule(Pop3Server._user, Phase.AUTHORIZATION, "USER name", takes=True),
-    _rule(Pop3Server._pass, Phase.AUTHORIZATION, "PASS password", takes=True),
+    # RFC 1939 7: spaces may be a part of the password
+    _rule(Pop3Server._pass, Phase.AUTHORIZATION, "PASS password", takes=True, keeps_spaces=True),
     _rule(Pop3Server._apop, Phase.AUTHORIZATION, "APOP name digest", takes=True),
     _rule(Pop3Server._auth, Phase.AUTHORIZATION, "AUTH [mechanism [response]]", takes=None),
     _rule(Pop3Server._stls, Phase.AUTHORIZATION, "STLS"),
