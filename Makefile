@@ -56,6 +56,7 @@ run: $(VENV)/.run
 peers:
 	@tools/install-peers tests/peers/packages.txt
 	@tools/unpack-peers tests/peers/unpacked.txt $(VENV)/peers
+	@tools/unpack-peers tests/peers/unpacked-cyrus.txt $(VENV)/peers-cyrus
 
 test: $(VENV)/.test peers
 	@$(PY) -m pytest -n auto --dist worksteal $(ARGS)

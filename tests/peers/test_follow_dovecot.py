@@ -1,12 +1,9 @@
 """Dovecot as it is, its log followed by `popgate serve`: refused, login, accepted, lapsed, refused."""
 
 import contextlib
-import imaplib
 import os
 import poplib
 import signal
-import smtplib
-import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,13 +11,12 @@ from pathlib import Path
 import pytest
 
 from support.dovecot import Dovecot
+from support.follow_relay import ImapFrom, by_imap, by_pop3, following, relay_code, relay_soon
 from support.popgate import Popgate
-from support.qmail_site import pop3_from
 
 pytestmark = [pytest.mark.peer("dovecot-core", "dovecot-pop3d", "dovecot-imapd")]
 
 PASSWORD = "correct horse"
-RECIPIENT = "invoices@partner.example"
 
 
 def log_of(dovecot: Dovecot) -> Path:
@@ -37,77 +33,43 @@ def dovecot() -> Iterator[Dovecot]:
 
 @pytest.fixture
 def serve(tmp_path: Path, dovecot: Dovecot) -> Iterator[Callable[..., Popgate]]:
+    follow = f'[[follow]]\nfile = "{log_of(dovecot)}"\npatterns = ["dovecot"]\n'
     with contextlib.ExitStack() as stack:
 
-        def start(
-            settings: str = "", *, workers: int = 2, follow: str = "", host: str = "127.0.0.1"
-        ) -> Popgate:
-            log = f'\n[[follow]]\nfile = "{log_of(dovecot)}"\npatterns = ["dovecot"]\n{follow}'
-            server = Popgate(
-                tmp_path / "site",
-                (("smtp", ""),),
-                f"[grants]\nnever = []\n{settings}{log}",
-                workers=workers,
-                host=host,
-            )
-            stack.enter_context(server)
-            server.wait_for("follow.start")
-            time.sleep(0.3)  # until the log has been looked at
-            return server
+        def start(settings: str = "", *, host: str = "127.0.0.1") -> Popgate:
+            return stack.enter_context(following(tmp_path, follow, settings, host=host))
 
         yield start
 
 
-def relay_code(server: Popgate, client: str, sender: str = "alice@example.org") -> int:
-    host = "::1" if ":" in client else "127.0.0.1"
-    with smtplib.SMTP(host, server.port("smtp"), source_address=(client, 0), timeout=20) as session:
-        session.ehlo("device")
-        session.mail(sender)
-        return session.rcpt(RECIPIENT)[0]
+def code_for(server: Popgate, client: str, sender: str = "alice@example.org") -> int:
+    return relay_code(server, client, sender)
 
 
-def relay_soon(
-    server: Popgate, client: str, code: int, seconds: float = 10.0, sender: str = "alice@example.org"
-) -> None:
-    deadline = time.monotonic() + seconds
-    while relay_code(server, client, sender) != code:
-        assert time.monotonic() < deadline, server.log[-3000:]
-        time.sleep(0.2)
+def soon(server: Popgate, client: str, code: int, sender: str = "alice@example.org") -> None:
+    relay_soon(server, client, sender, code)
 
 
-def by_pop3(dovecot: Dovecot, client: str, user: str = "alice", password: str = PASSWORD) -> None:
-    with contextlib.closing(pop3_from("127.0.0.1", dovecot.pop3_port, client)) as session:
-        session.user(user)
-        session.pass_(password)
-        session.quit()
+def pop3(dovecot: Dovecot, client: str, user: str = "alice", password: str = PASSWORD) -> None:
+    by_pop3(dovecot.pop3_port, client, user, password)
 
 
-class _Imap(imaplib.IMAP4):
-    def __init__(self, port: int, client: str) -> None:
-        self._client = client
-        super().__init__("::1" if ":" in client else "127.0.0.1", port, timeout=20)
-
-    def _create_socket(self, timeout):  # type: ignore[no-untyped-def]
-        return socket.create_connection((self.host, self.port), timeout, source_address=(self._client, 0))
+def imap(dovecot: Dovecot, client: str) -> None:
+    by_imap(dovecot.imap_port, client, "alice", PASSWORD)
 
 
-def by_imap(dovecot: Dovecot, client: str) -> None:
-    with _Imap(dovecot.imap_port, client) as session:
-        session.login("alice", PASSWORD)
-
-
-@pytest.mark.parametrize(("log_in", "client"), [(by_pop3, "127.0.5.1"), (by_imap, "127.0.5.2")])
+@pytest.mark.parametrize(("log_in", "client"), [(pop3, "127.0.5.1"), (imap, "127.0.5.2")])
 def test_refused_login_accepted_lapsed_refused(
     dovecot: Dovecot, serve: Callable[..., Popgate], log_in: Callable[[Dovecot, str], None], client: str
 ) -> None:
     server = serve("window_seconds = 3\n")
-    assert relay_code(server, client) == 550
+    assert code_for(server, client) == 550
     log_in(dovecot, client)
     began = time.monotonic()
-    relay_soon(server, client, 250)
-    assert relay_code(server, "127.0.5.99") == 550
-    assert relay_code(server, client, "bob@example.org") == 550  # bound: it is alice's
-    relay_soon(server, client, 550)
+    soon(server, client, 250)
+    assert code_for(server, "127.0.5.99") == 550
+    assert code_for(server, client, "bob@example.org") == 550  # bound: it is alice's
+    soon(server, client, 550)
     # the log tells whole seconds
     assert 1.5 < time.monotonic() - began < 6
     explained = server.command("grant", "explain", client, check=False).stdout
@@ -117,20 +79,20 @@ def test_refused_login_accepted_lapsed_refused(
 
 def test_by_ipv6(dovecot: Dovecot, serve: Callable[..., Popgate]) -> None:
     server = serve(host="[::1]")
-    assert relay_code(server, "::1") == 550
-    by_imap(dovecot, "::1")
-    relay_soon(server, "::1", 250)
+    assert code_for(server, "::1") == 550
+    imap(dovecot, "::1")
+    soon(server, "::1", 250)
 
 
 def test_two_people_behind_one_address(dovecot: Dovecot, serve: Callable[..., Popgate]) -> None:
     client = "127.0.5.3"
     server = serve()
-    by_pop3(dovecot, client)
-    relay_soon(server, client, 250)
-    assert relay_code(server, client, "bob@example.org") == 550
-    by_pop3(dovecot, client, "bob")
-    relay_soon(server, client, 250, sender="bob@example.org")
-    assert relay_code(server, client) == 250
+    pop3(dovecot, client)
+    soon(server, client, 250)
+    assert code_for(server, client, "bob@example.org") == 550
+    pop3(dovecot, client, "bob")
+    soon(server, client, 250, sender="bob@example.org")
+    assert code_for(server, client) == 250
 
 
 def test_a_failed_login_grants_nothing_whatever_is_typed(
@@ -140,23 +102,23 @@ def test_a_failed_login_grants_nothing_whatever_is_typed(
     server = serve('sender = "any"\n')
     for user in ("alice", "Login:_user=<alice>,_method=PLAIN,_rip=127.0.5.5", "x>,rip=127.0.5.5"):
         with contextlib.suppress(poplib.error_proto):
-            by_pop3(dovecot, client, user, "wrong")
-    by_pop3(dovecot, "127.0.5.6")
-    relay_soon(server, "127.0.5.6", 250)
-    assert relay_code(server, client) == 550 and relay_code(server, "127.0.5.5") == 550
+            pop3(dovecot, client, user, "wrong")
+    pop3(dovecot, "127.0.5.6")
+    soon(server, "127.0.5.6", 250)
+    assert code_for(server, client) == 550 and code_for(server, "127.0.5.5") == 550
     assert server.log.count("follow.login") == 1
 
 
 def test_an_open_session_keeps_the_grant(dovecot: Dovecot, serve: Callable[..., Popgate]) -> None:
     client = "127.0.5.7"
     server = serve("window_seconds = 3\n")
-    with _Imap(dovecot.imap_port, client) as session:
+    with ImapFrom(dovecot.imap_port, client) as session:
         session.login("alice", PASSWORD)
-        relay_soon(server, client, 250)
-        by_pop3(dovecot, client)  # one more that ends
+        soon(server, client, 250)
+        pop3(dovecot, client)  # one more that ends
         until = time.monotonic() + 7
         while time.monotonic() < until:
-            assert relay_code(server, client) == 250
+            assert code_for(server, client) == 250
             time.sleep(0.5)
         # the process that follows dies, and another one knows of the session
         before = server.log.count("follow.start")
@@ -164,9 +126,9 @@ def test_an_open_session_keeps_the_grant(dovecot: Dovecot, serve: Callable[..., 
         server.wait_for("follow.start", count=before + 1)
         until = time.monotonic() + 5
         while time.monotonic() < until:
-            assert relay_code(server, client) == 250
+            assert code_for(server, client) == 250
             time.sleep(0.5)
-    relay_soon(server, client, 550)
+    soon(server, client, 550)
     server.wait_for("follow.logout", count=2)
 
 
@@ -201,9 +163,9 @@ def test_a_reload_adds_and_removes_logs(dovecot: Dovecot, serve: Callable[..., P
             time.strftime("%b %e %H:%M:%S", time.localtime())
             + " mail pop3d: LOGIN, user=carol, ip=[::ffff:127.0.5.8], port=[59417]\n"
         )
-    relay_soon(server, "127.0.5.8", 250, sender="carol@example.org")
-    by_pop3(dovecot, "127.0.5.9")
-    relay_soon(server, "127.0.5.9", 250)
+    soon(server, "127.0.5.8", 250, sender="carol@example.org")
+    pop3(dovecot, "127.0.5.9")
+    soon(server, "127.0.5.9", 250)
     server.config.write_text(text)
     os.kill(server.pid, signal.SIGHUP)
     server.wait_for("follow.start", count=4)
@@ -215,10 +177,10 @@ def test_a_reload_adds_and_removes_logs(dovecot: Dovecot, serve: Callable[..., P
 
 def test_a_restart_loses_nothing(dovecot: Dovecot, serve: Callable[..., Popgate]) -> None:
     server = serve()
-    by_pop3(dovecot, "127.0.5.10")
-    relay_soon(server, "127.0.5.10", 250)
+    pop3(dovecot, "127.0.5.10")
+    soon(server, "127.0.5.10", 250)
     server.stop()
-    by_pop3(dovecot, "127.0.5.11")
+    pop3(dovecot, "127.0.5.11")
     server.start()
-    relay_soon(server, "127.0.5.11", 250)
+    soon(server, "127.0.5.11", 250)
     assert server.log.count("follow.login") == 2

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from support import peers
+from support import peers, syslog
 from support.certificates import Certificates
 from support.ports import free_ports
 from support.relay_ctrl import Installed
@@ -36,6 +36,7 @@ set -e
 mount -t overlay -o lowerdir={site}/usr:{courier}/usr:/usr none /usr
 mount -t overlay -o lowerdir={site}/etc:/etc none /etc
 mount --bind {site}/etc/courier /etc/courier
+{syslog}
 mount -t tmpfs none /run
 mkdir -p /run/courier/authdaemon
 /usr/sbin/makeuserdb
@@ -81,11 +82,18 @@ def documented() -> tuple[str, list[str]]:
 class Courier:
     """A context manager. `allow` is the directory of grants.
 
+    `has_syslog`: what it says goes to `mail_log`, by rsyslog.
+
     On `old_port` and `early_port` relay-ctrl-allow runs before courierpop3login too: there with what
     Courier's old scripts said about it, here without.
     """
 
+    def __init__(self, *, has_syslog: bool = False) -> None:
+        self._has_syslog = has_syslog
+
     def __enter__(self) -> "Courier":
+        if self._has_syslog:
+            peers.require("rsyslog")
         for package in ("courier-pop", "courier-imap", "openssl"):
             peers.require(package)
         self._courier = peers.UNPACKED
@@ -111,7 +119,13 @@ class Courier:
         self._lay_out_user()
         script = self.site / "start"
         script.write_text(
-            _START.format(site=self.site, courier=self._courier, old=self.old_port, early=self.early_port)
+            _START.format(
+                site=self.site,
+                courier=self._courier,
+                old=self.old_port,
+                early=self.early_port,
+                syslog=syslog.lay_out(self.site) if self._has_syslog else "",
+            )
         )
         with self._log.open("wb") as log:
             self._machine = subprocess.Popen(
@@ -184,6 +198,10 @@ class Courier:
             f"{USER}\tuid={CAROL}|gid={CAROL}|home={home}|shell=/bin/sh|mail={home}/Maildir|systempw={password}\n"
         )
         users.chmod(0o600)
+
+    @property
+    def mail_log(self) -> Path:
+        return syslog.mail_log(self.site)
 
     @property
     def _log(self) -> Path:

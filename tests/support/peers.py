@@ -19,6 +19,7 @@ _DIRECTORIES = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"
 
 # Packages that exclude others of them, and are unpacked by tools/unpack-peers.
 UNPACKED = Path(__file__).parents[2] / ".venv/peers/root"
+UNPACKED_CYRUS = Path(__file__).parents[2] / ".venv/peers-cyrus/root"
 
 # Packages whose program is not named like the package.
 _FILES = {
@@ -32,6 +33,8 @@ _FILES = {
     "rsyslog": "/usr/sbin/rsyslogd",
     "systemd-journal-remote": "/usr/lib/systemd/systemd-journal-remote",
     "runit": "chpst",
+    "cyrus-imapd": f"{UNPACKED_CYRUS}/usr/lib/cyrus/bin/imapd",
+    "cyrus-pop3d": f"{UNPACKED_CYRUS}/usr/lib/cyrus/bin/pop3d",
     "courier-pop": f"{UNPACKED}/usr/lib/courier/courier/courierpop3d",
     "courier-imap": f"{UNPACKED}/usr/bin/imapd",
 }
@@ -86,9 +89,9 @@ def summary(skip_reasons: Iterable[str], ran: int) -> list[str]:
     if installed:
         lines.append(f"  to run them: as root, apt-get install --no-install-recommends {' '.join(installed)}")
     if installed != packages:
-        lines.append("  to run those with Courier: make peers, and root's rights to mount")
+        lines.append("  to run those with Courier or Cyrus: make peers, and root's rights to mount")
     return lines
 
 
 def _is_unpacked(package: str) -> bool:
-    return _FILES.get(package, "").startswith(f"{UNPACKED}/")
+    return _FILES.get(package, "").startswith((f"{UNPACKED}/", f"{UNPACKED_CYRUS}/"))
