@@ -9,6 +9,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from popgate.app.logs import GATHER_SECONDS
+
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 START_SECONDS = 30.0
 
@@ -111,6 +113,9 @@ class Popgate:
 
     @property
     def log(self) -> str:
+        """With the lines of what has just happened."""
+        if self.process is not None and self.process.poll() is None:
+            time.sleep(2 * GATHER_SECONDS)
         return self.log_file.read_text(errors="replace")
 
     def wait_for(self, text: str, seconds: float = 10.0, count: int = 1) -> None:

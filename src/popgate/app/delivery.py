@@ -31,11 +31,22 @@ def run_delivery(context: ServerContext, pipes: ChildPipes) -> int:
 
 
 async def _run(context: ServerContext, pipes: ChildPipes) -> int:
+    config = context.config
+    log = LogWriter(context.log_fd, config.log.format, asyncio.get_running_loop().call_later)
+    history = backends.history(config)
+    try:
+        await _deliver(context, pipes, fan_out([log, history]), history.flush)
+    finally:  # a process that fails says first how it came to that
+        history.flush()
+        log.close()
+    return 0
+
+
+async def _deliver(
+    context: ServerContext, pipes: ChildPipes, emit: EventSink, flush_history: Callable[[], None]
+) -> None:
     loop = asyncio.get_running_loop()
     config, clock = context.config, context.clock
-    log = LogWriter(context.log_fd, config.log.format, loop.call_soon)
-    history = backends.history(config)
-    emit = fan_out([log, history])
     stop = stop_event(pipes.lifeline)
     store = backends.grant_store(config)
     grants = backends.grants(config, clock, emit, store=store)
@@ -60,7 +71,7 @@ async def _run(context: ServerContext, pipes: ChildPipes) -> int:
     delivering = asyncio.ensure_future(runner.run(listen))
     os.write(pipes.ready, b"r")
     os.close(pipes.ready)
-    ticking = asyncio.ensure_future(_tick(context, store, grants, emit, history.flush))
+    ticking = asyncio.ensure_future(_tick(context, store, grants, emit, flush_history))
     await stop.wait()
     loop.remove_reader(context.wake_read)
     await runner.stop(config.limits.drain_seconds)
@@ -69,9 +80,6 @@ async def _run(context: ServerContext, pipes: ChildPipes) -> int:
     queue.close()
     accounts.close()
     store.close()
-    history.flush()
-    log.flush()
-    return 0
 
 
 def _drain_wake(context: ServerContext, runner: Runner) -> None:

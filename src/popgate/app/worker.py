@@ -48,11 +48,26 @@ def run_worker(context: ServerContext, number: int, pipes: ChildPipes) -> int:
 
 
 async def _serve(context: ServerContext, number: int, pipes: ChildPipes) -> int:
+    config = context.config
+    log = LogWriter(context.log_fd, config.log.format, asyncio.get_running_loop().call_later)
+    history = backends.history(config)
+    try:
+        await _work(context, number, pipes, fan_out([log, history]), history.flush)
+    finally:  # a process that fails says first how it came to that
+        history.flush()
+        log.close()
+    return 0
+
+
+async def _work(
+    context: ServerContext,
+    number: int,
+    pipes: ChildPipes,
+    emit: EventSink,
+    flush_history: Callable[[], None],
+) -> None:
     loop = asyncio.get_running_loop()
     config = context.config
-    log = LogWriter(context.log_fd, config.log.format, loop.call_soon)
-    history = backends.history(config)
-    emit = fan_out([log, history])
     stop = stop_event(pipes.lifeline)
     runtime = make_runtime(context.clock, emit)
     services = open_services(context, runtime, lambda: _wake(context.wake_write))
@@ -119,14 +134,11 @@ async def _serve(context: ServerContext, number: int, pipes: ChildPipes) -> int:
         servers.append(followers)
     os.write(pipes.ready, b"r")
     os.close(pipes.ready)
-    ticker = asyncio.ensure_future(_tick(listeners, (http.tick, history.flush)))
+    ticker = asyncio.ensure_future(_tick(listeners, (http.tick, flush_history)))
     await stop.wait()
     await _drain(servers, listeners, config.limits.drain_seconds)
     ticker.cancel()
     services.close()
-    history.flush()
-    log.flush()
-    return 0
 
 
 def _connection_factory(listener: Listener) -> Callable[[], Connection]:

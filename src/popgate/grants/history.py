@@ -16,6 +16,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Literal
+from weakref import WeakSet
 
 from popgate.grants import rules, words
 from popgate.grants.grant import Grant, Usage
@@ -25,6 +26,7 @@ from popgate.grants.settings import GrantSettings
 from popgate.grants.store import GrantStore, StoreError
 from popgate.values.address import AddressError, ClientAddress
 from popgate.values.event import Event
+from popgate.values.event_json import json_members
 from popgate.values.value import value
 
 FLUSH_SECONDS: Final = 1.0
@@ -51,24 +53,21 @@ class History:
         self._path = directory
         self._max_file_bytes = max_file_bytes
         self._lines: list[bytes] = []
-        self._owner = os.getpid()
         self._directory = -1
         self._file = -1
         self.lost_lines = 0
+        _HISTORIES.add(self)
 
     def __call__(self, event: Event) -> None:
         if not event.name.startswith(_KEPT):
             return
-        if self._owner != os.getpid():  # what gathered before the fork is the parent's to write
-            self._lines.clear()
-            self._owner = os.getpid()
         self._lines.append(_line(event))
         if len(self._lines) >= FLUSH_LINES:
             self.flush()
 
     def flush(self) -> None:
         """Write what has gathered. Never raises."""
-        if not self._lines or self._owner != os.getpid():
+        if not self._lines:
             return
         lines, self._lines = self._lines, []
         block = b"".join(lines)
@@ -88,6 +87,10 @@ class History:
         if self._directory >= 0:
             os.close(self._directory)
             self._directory = -1
+
+    def forget(self) -> None:
+        """After a fork: what has gathered is the parent's to write."""
+        self._lines.clear()
 
     def _open_current(self, more: int) -> None:
         """Have the current file open, rotated where `more` bytes would be too many for it."""
@@ -137,6 +140,17 @@ class History:
             self._file = -1
 
 
+_HISTORIES: Final = WeakSet[History]()
+
+
+def _forget_in_child() -> None:
+    for history in _HISTORIES:
+        history.forget()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
+
+
 def _check_is_ours(file: int) -> None:
     """Root must not write into, or give away, what was linked here under the history's name."""
     state = os.fstat(file)
@@ -145,14 +159,7 @@ def _check_is_ours(file: int) -> None:
 
 
 def _line(event: Event) -> bytes:
-    kept: dict[str, str | int | float] = {"at": event.at, "event": event.name}
-    for name, field in event.fields.items():
-        if field is not None:
-            kept[name] = field[:_MAX_TEXT] if isinstance(field, str) else field
-    return _encode(kept).encode() + b"\n"
-
-
-_encode = json.JSONEncoder(separators=(",", ":")).encode  # made once: it costs more than a line
+    return f'{{"at":{event.at!r},{json_members(event, _MAX_TEXT)}}}\n'.encode("ascii")
 
 
 def events_of(directory: str, address: ClientAddress, settings: GrantSettings) -> list[Event]:
