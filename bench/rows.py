@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bench import load
 from bench.load import LoadFailed, Trial
+from bench.log_replay import replays
 from bench.relay_ctrl_start import start_site
 from bench.sites import (
     MANY,
@@ -370,6 +371,11 @@ def grant_store(bench: Bench) -> Contenders:
     return contenders
 
 
+def log_replay(bench: Bench) -> Contenders:
+    directory = bench.stack.enter_context(tempfile.TemporaryDirectory(prefix="popgate-log-"))
+    return replays(directory, bench.scale.of(200))
+
+
 def _timed(
     act: Callable[[DirectoryStore, ClientAddress], object],
     store: DirectoryStore,
@@ -514,6 +520,13 @@ ROWS = (
         ("kib",),
     ),
     Row("grant-store", "The directory store, one process: 1,000 addresses in turn", "operation", grant_store),
+    Row(
+        "log-replay",
+        "Logins recognised in a mail log that is read again, one process",
+        "MB",
+        log_replay,
+        (Target("CPU µs a MB", "cpu_us", "", 60_000, 20_000),),
+    ),
     Row(
         "relay-ctrl-allow",
         "relay-ctrl-allow, one start after the other, then /bin/true",
