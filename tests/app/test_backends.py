@@ -199,7 +199,7 @@ def test_logins_of_other_users_count_where_the_directory_is_closed(
 
 
 @pytest.mark.parametrize(
-    ("soft", "kept"), [(20_000, 512), (1024, 32), (256, 8), (16, 0), (resource.RLIM_INFINITY, 512)]
+    ("soft", "kept"), [(524_288, 4096), (20_000, 625), (1024, 32), (16, 0), (resource.RLIM_INFINITY, 4096)]
 )
 def test_kept_maildirs_take_a_small_part_of_the_descriptors(
     monkeypatch: pytest.MonkeyPatch, soft: int, kept: int

@@ -234,7 +234,7 @@ def most_kept_maildirs() -> int:
     return _MOST_KEPT if soft == resource.RLIM_INFINITY else min(_MOST_KEPT, soft // 32)
 
 
-_MOST_KEPT = 512
+_MOST_KEPT = 4096  # some 4 KB each, most of it in the kernel
 
 
 def smarthost_password(config: Config) -> str:

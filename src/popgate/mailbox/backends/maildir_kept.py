@@ -31,9 +31,10 @@ from popgate.values.identity import Identity
 
 LOCK_NAME: Final = "popgate.lock"
 LOOK_AGAIN_SECONDS: Final = 1.0
-RECENT_SECONDS: Final = 120.0
+RECENT_SECONDS: Final = 900.0
 """A user who was here so short a time ago is not displaced by another: where many more poll in
-turn than can be kept, some are kept for good rather than all for nothing."""
+turn than can be kept, some are kept for good rather than all for nothing. Devices poll every
+minute to every quarter of an hour."""
 
 _NEVER = float("-inf")
 _NO_DESCRIPTORS = frozenset((errno.EMFILE, errno.ENFILE))
