@@ -10,6 +10,7 @@ import poplib
 import re
 import smtplib
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import trustme
 
 from support.dovecot import Dovecot
 from support.popgate import Popgate
@@ -295,6 +297,30 @@ def test_popgate_comes_back_while_dovecot_runs(tmp_path: Path) -> None:
             assert not site.relays("127.0.0.10"), "nobody heard of it"
             pop3(server, "127.0.0.10").close()
             site.wait_until_relays("127.0.0.10")
+
+
+def test_under_tls(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1", "localhost")
+    site = Site(tmp_path / "site", more='tls = "implicit"')
+    place = tmp_path / "site"
+    certificate.cert_chain_pems[0].write_to_path(place / "cert.pem")
+    certificate.private_key_pem.write_to_path(place / "key.pem")
+    (place / "key.pem").chmod(0o600)
+    with site.popgate.config.open("a") as config:
+        config.write(f'[tls]\ncertificate = "{place}/cert.pem"\nkey = "{place}/key.pem"\n')
+    with tempfile.NamedTemporaryFile(suffix=".pem") as trusted:  # where Dovecot's users can read it
+        trusted.write(authority.cert_pem.bytes())
+        trusted.flush()
+        Path(trusted.name).chmod(0o644)
+        settings = (REPORT + EXPORTER + EXPORTED_SESSIONS).replace("http://", "https://")
+        settings += f"ssl_client_ca_file = {trusted.name}\n"
+        with site.popgate, dovecot(settings, site.policy_port) as server:
+            imap(server, "127.0.0.9").logout()
+            site.wait_until_relays("127.0.0.9")
+            assert "http.refused" not in site.popgate.log
+            assert "tls.failed" not in site.popgate.log
+            assert "auth-policy" not in server.log
 
 
 # Nobody waits for popgate
