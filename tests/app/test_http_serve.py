@@ -202,3 +202,24 @@ def test_half_a_request_is_not_waited_for(tmp_path: Path, octets: bytes, expecte
             answer += block
         assert answer.startswith(expected) and bool(answer) is bool(expected)
         assert 0.5 < time.monotonic() - began < 6
+
+
+def test_open_sessions_over_a_reload(tmp_path: Path) -> None:
+    server = site(tmp_path / "site", workers=2, more="session_ends = true")
+    with server.config.open("a") as config:
+        config.write("window_seconds = 5\n")
+    with server:
+        connection = HTTPConnection("127.0.0.1", server.port("dovecot_auth_policy"), timeout=10)
+        assert post(connection, REPORT | {"session_id": "one"}) == 200
+        connection.close()
+        server.send_signal(signal.SIGHUP)
+        server.wait_for("server.reload generation=2")
+        server.wait_for("process.end process=worker-0")
+        time.sleep(6.5)
+        assert decide(server)["verdict"] == "permit"
+        end = {"event": "mail_user_session_finished", "fields": {"user": "alice", "session": "one"}}
+        connection = HTTPConnection("127.0.0.1", server.port("dovecot_auth_policy"), timeout=10)
+        assert post(connection, end, path="/event") == 204
+        connection.close()
+        time.sleep(5.5)
+        assert decide(server)["verdict"] == "refuse"

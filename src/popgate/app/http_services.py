@@ -8,6 +8,7 @@ from popgate.auth.account import Account
 from popgate.config import Config
 from popgate.grants.grant import Terms
 from popgate.grants.service import Grants
+from popgate.integrations.dovecot.carried import CarriedSessions
 from popgate.integrations.dovecot.logins import DovecotLogins
 from popgate.integrations.dovecot.reports import LoginReports
 from popgate.integrations.open_sessions import OpenSessions
@@ -25,10 +26,17 @@ BUSY_REPLY = (
 
 
 class HttpServices:
-    """What the HTTP listeners of one worker have in common; call `tick` once a second."""
+    """What the HTTP listeners of one worker have in common; call `tick` once a second, `leave` when it
+    is told to end. `hears_dovecot`: it is the worker that Dovecot's listeners are served by."""
 
     def __init__(
-        self, config: Config, runtime: Runtime, grants: Grants, account: Callable[[str], Account]
+        self,
+        config: Config,
+        runtime: Runtime,
+        grants: Grants,
+        account: Callable[[str], Account],
+        *,
+        hears_dovecot: bool,
     ) -> None:
         self._config = config
         self._runtime = runtime
@@ -38,8 +46,22 @@ class HttpServices:
             self._heard, config.grants, runtime.clock, lambda identity: account_terms(account, identity)
         )
 
+        counts = any(listener.session_ends for listener in config.listener)
+        self._carried = (
+            CarriedSessions(self._sessions, config.data_dir, runtime.clock)
+            if hears_dovecot and counts
+            else None
+        )
+
     def tick(self) -> None:
+        if self._carried is not None:
+            self._carried.tick()
         self._sessions.tick()
+
+    def leave(self) -> None:
+        """Leave the open sessions to the worker that takes the place of this one."""
+        if self._carried is not None:
+            self._carried.leave()
 
     def for_listener(self, bound: BoundListener) -> Callable[[Peer], Session]:
         """The function that makes a session for a connection to this listener."""

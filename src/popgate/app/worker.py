@@ -73,7 +73,7 @@ async def _work(
     services = open_services(context, runtime, lambda: _wake(context.wake_write))
     table = context.connection_table(number)
     sessions = SessionMaker(config, runtime, services, context.user_table(number))
-    http = HttpServices(config, runtime, services.grants, services.accounts.get)
+    http = HttpServices(config, runtime, services.grants, services.accounts.get, hears_dovecot=number == 0)
     listeners: list[_AnyListener] = []
     servers: list[_AnyServer] = []
     for index, bound in enumerate(context.listeners):
@@ -136,6 +136,7 @@ async def _work(
     os.close(pipes.ready)
     ticker = asyncio.ensure_future(_tick(listeners, (http.tick, flush_history)))
     await stop.wait()
+    http.leave()
     await _drain(servers, listeners, config.limits.drain_seconds)
     ticker.cancel()
     services.close()
