@@ -267,11 +267,20 @@ def test_an_end_that_names_somebody_else_ends_nothing() -> None:
 
 
 def test_the_end_of_a_session_that_began_before_we_did() -> None:
-    site = Site(GrantSettings(revoke_on_logout=True), tells_ends=True)
+    site = Site(GrantSettings(revoke_on_logout=True, never=[]), tells_ends=True)
     talk = site.talk()
     talk.send(report(remote="127.0.0.9", session_id=...))
+    assert site.granted() == ["127.0.0.9 alice@example.org pop3"]
     talk.send(event("mail_user_session_finished", remote_ip=...))  # its id tells the address
     assert site.granted() == []
+
+
+def test_an_address_that_is_told_is_not_guessed() -> None:
+    site = Site(GrantSettings(revoke_on_logout=True, never=[]), tells_ends=True)
+    talk = site.talk()
+    talk.send(report(remote="127.0.0.9", session_id=...))
+    talk.send(event("mail_user_session_finished", remote_ip="203.0.113.9"))
+    assert site.granted() == ["127.0.0.9 alice@example.org pop3"]
 
 
 def test_the_end_of_a_delivery_is_nothing() -> None:

@@ -35,10 +35,13 @@ class Command:
 def read_command(line: bytes) -> Command | None:
     """One command without its line end; None for what is none. Words behind the last are passed over,
     as whosond does: clients add what they like to a login."""
-    words = line.split()
+    # blanks and tabs alone part words: another program may end the line at a bare CR
+    words = [word for word in line.replace(b"\t", b" ").split(b" ") if word]
     verb = words[0].upper() if words else b""
     least, most = _FIELDS.get(verb, (1, -1))
     if not least <= len(words) - 1 or most < 0 or len(line) > MAX_LINE_OCTETS:
+        return None
+    if any(octet < 0x20 for word in words for octet in word):
         return None
     try:
         texts = [word.decode("utf-8") for word in words[1:3]]
