@@ -126,8 +126,8 @@ class PostfixPolicySession(QuestionSession):
         if recipient and len(message.recipients) < MOST_RECIPIENTS:
             message.recipients.add(recipient)
         if not message.is_permitted:
-            self._tell(request, decision, each=True)
-        message.is_permitted = True
+            message.is_permitted = True
+            self._tell(request, decision, each=message.is_charged)
         message.grant = decision.grant
         return PERMIT
 
@@ -199,6 +199,7 @@ class PostfixPolicySession(QuestionSession):
         decision = self._desk.grants.charge(message.grant, usage, self._session)
         if decision.verdict == "permit":
             message.is_charged = True
+            self._tell(request, decision, each=True, recipients=message.relayed)
             return None
         return self._refused(request, decision, is_accepted=True)
 
@@ -216,7 +217,13 @@ class PostfixPolicySession(QuestionSession):
         )
 
     def _tell(
-        self, request: PolicyRequest, decision: Decision, *, each: bool = False, login: str | None = None
+        self,
+        request: PolicyRequest,
+        decision: Decision,
+        *,
+        each: bool = False,
+        login: str | None = None,
+        recipients: int | None = None,
     ) -> None:
         attributes = request.attributes
         address = self._desk.spellings.find(attributes.get("client_address", ""))
@@ -227,6 +234,7 @@ class PostfixPolicySession(QuestionSession):
             decision,
             attributes.get("sender"),
             recipient=attributes.get("recipient") or None,
+            recipients=recipients,
             login=login,
             queue_id=attributes.get("queue_id") or None,
         )
