@@ -46,9 +46,12 @@ def generator() -> Path:
     return program
 
 
-def run(mode: str, *options: str | int, port: int, pid: int, is_warm_up: bool = False) -> dict[str, Any]:
-    """One run of the generator: its report. Raises LoadFailed when a session of it failed. In a
-    warm-up slow first logins may meet a later one of the same user, which is refused."""
+def run(
+    mode: str, *options: str | int, port: int, pid: int | str, is_warm_up: bool = False
+) -> dict[str, Any]:
+    """One run of the generator: its report. `pid`: the server's, or several with commas. Raises LoadFailed
+    when a session failed. In a warm-up slow first logins may meet a later one of the same user, which is
+    refused."""
     command = [
         *(str(generator()), mode, "--port", str(port), "--server-pid", str(pid)),
         *map(str, options),

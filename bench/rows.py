@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import load
+from bench import asked, load
 from bench.load import LoadFailed, Trial
 from bench.log_replay import replays
 from bench.relay_ctrl_start import start_site
@@ -548,6 +548,30 @@ ROWS = (
         "connection",
         ucspi,
         (Target("CPU over the program's", "cpu_us", TCPSERVER, 1.0, 0.7),),
+    ),
+    *(
+        Row(
+            name,
+            f"{title}: answers of one process, 20 connections, each waits for its answer;"
+            " ms is the 99th percentile of the time to an answer",
+            "answer",
+            contenders,
+            (Target("answers/s", "rate", "", 15_000, 40_000, is_least=True),),
+            ("rate", "cpu_us", "milliseconds"),
+        )
+        for name, title, contenders in (
+            ("policy", "Postfix policy requests at RCPT with all attributes", asked.policy),
+            ("socketmap", "Socketmap look-ups", asked.socketmap),
+            ("tcp-table", "tcp_table look-ups", asked.tcp_table),
+        )
+    ),
+    Row(
+        "behind-postfix",
+        "Postfix's relay decision (connect, EHLO, MAIL, RCPT, RSET, QUIT; 20 at once) with popgate behind it"
+        " and with mynetworks alone; CPU is that of both",
+        "session",
+        asked.behind_postfix,
+        (Target("sessions/s", "rate", asked.MYNETWORKS, 0.6, 0.8, is_least=True),),
     ),
     Row(
         "scaling",

@@ -12,7 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -63,12 +63,13 @@ class PopgateSite(Popgate):
         has_many: bool = False,
         does_deliver: bool = True,
         smarthost: str = "",
+        listeners: Sequence[tuple[str, str]] = _LISTENERS,
     ) -> None:
         self._does_deliver = does_deliver
         self._root = Path(tempfile.mkdtemp(prefix="popgate-bench-"))
         self._names = [*users(count), *([MANY] if has_many else [])]
         settings = _SETTINGS + (f'\n[delivery]\nsmarthost = "{smarthost}"\n' if smarthost else "")
-        super().__init__(self._root, _LISTENERS, settings, workers=workers)
+        super().__init__(self._root, listeners, settings, workers=workers)
         self._lock: int | None = None
 
     def __enter__(self) -> Self:
@@ -157,13 +158,15 @@ class DovecotSite(Dovecot):
 
 class PostfixSite(Postfix):
     """Takes mail from 127.0.0.0/8. `does_hold`: it stays in the hold queue; otherwise mail for
-    example.org goes to Maildirs by Postfix's own virtual(8), the rest to `smarthost`."""
+    example.org goes to Maildirs by Postfix's own virtual(8), the rest to `smarthost`. `asks`: the
+    restriction that asks about each client instead."""
 
-    def __init__(self, *, does_hold: bool, smarthost: str = "") -> None:
+    def __init__(self, *, does_hold: bool, smarthost: str = "", asks: str = "") -> None:
         self.require()
         root = "$queue_directory/../mail"
         options = {
-            "smtpd_recipient_restrictions": "permit_mynetworks, reject",
+            "smtpd_recipient_restrictions": f"{asks or 'permit_mynetworks'}, reject",
+            "smtpd_relay_restrictions": "permit_mynetworks, reject",
             "virtual_mailbox_domains": "example.org",
             "virtual_mailbox_base": root,
             "virtual_mailbox_maps": "texthash:$config_directory/mailboxes",
