@@ -271,3 +271,31 @@ def test_a_store_at_fault_is_the_explanation(tmp_path: Path, monkeypatch: pytest
     lines = explain(str(tmp_path), store, SETTINGS, HERE, NOW)
     assert told(lines) == [("verdict", "store-unavailable"), ("state", "store-unavailable")]
     assert lines[1].text == "the disk is gone"
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        (
+            {
+                "verdict": "permit",
+                "reason": "granted",
+                "sender": "a@b",
+                "recipient": "c@d",
+                "identity": "a@b",
+            },
+            "asked by socketmap: permit (granted), mail from a@b to c@d, for a@b",
+        ),
+        ({"verdict": "refuse", "reason": "lapsed"}, "asked by socketmap: refuse (lapsed)"),
+        (
+            {"verdict": "refuse", "reason": "no-grant", "sender": ""},
+            "asked by socketmap: refuse (no-grant), mail from <>",
+        ),
+    ],
+)
+def test_what_another_server_was_answered(tmp_path: Path, fields: dict[str, str], text: str) -> None:
+    kept = History(str(tmp_path))
+    kept(Event("relay.decide", NOW, {"client": HERE.text, "service": "socketmap", **fields}))
+    kept.flush()
+    *_, last = explain(str(tmp_path), MemoryStore(), SETTINGS, HERE, NOW)
+    assert (last.kind, last.text) == ("story", text)

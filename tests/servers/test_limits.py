@@ -1,6 +1,6 @@
 """Connection counters shared by workers."""
 
-from popgate.servers.limits import ConnectionLimits, ConnectionTable, buffer_size
+from popgate.servers.limits import ConnectionLimits, ConnectionTable, ListenerTable, buffer_size
 from popgate.values.address import ClientAddress
 
 A = ClientAddress.parse("192.0.2.1")
@@ -70,3 +70,17 @@ def test_a_dead_worker_is_forgotten_and_nothing_goes_below_zero() -> None:
     first.release(A, 0)
     assert first.admit(A, 0, limits) is None
     assert first.admit(A, 0, limits) is not None
+
+
+def test_a_listener_that_servers_ask_counts_no_addresses() -> None:
+    first, second = two_workers()
+    limits = ConnectionLimits(3, 1, 1)
+    assert [ListenerTable(table).admit(A, 5, limits) for table in (first, second, first)] == [None] * 3
+    assert ListenerTable(second).admit(ELSEWHERE, 5, limits) == "listener"
+    assert first.admit(A, 0, ConnectionLimits(9, 1, 1)) is None, "what is asked there counts here"
+    ListenerTable(first).release(A, 5)
+    assert ListenerTable(second).admit(A, 5, limits) is None
+    for _ in range(9):
+        ListenerTable(first).release(A, 5)  # more than there were: never below none
+    assert ListenerTable(first).admit(A, 5, ConnectionLimits(3, 1, 1)) is None
+    assert ListenerTable(first).admit(A, 5, ConnectionLimits(3, 1, 1)) == "listener"

@@ -1,13 +1,15 @@
 """Listening sockets from `bind`."""
 
+import grp
 import os
 import socket
+import stat
 import struct
 from pathlib import Path
 
 import pytest
 
-from popgate.servers.sockets import ListenError, bound_name, open_listener
+from popgate.servers.sockets import ListenError, SocketAccess, bound_name, open_listener
 
 
 def test_inet_and_inet6_take_a_free_port_and_tell_it() -> None:
@@ -80,3 +82,24 @@ def test_fd_takes_the_socket_that_systemd_named(monkeypatch: pytest.MonkeyPatch)
         finally:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o660, 0o666, 0o200])
+def test_a_unix_socket_has_the_mode_that_is_asked_for_from_the_start(tmp_path: Path, mode: int) -> None:
+    with open_listener(f"unix:{tmp_path}/s", 128, SocketAccess(mode)):
+        assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == mode
+    assert os.umask(os.umask(0)) == os.umask(os.umask(0)), "the umask is as it was"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to any group")
+def test_a_unix_socket_has_the_group_that_is_asked_for(tmp_path: Path) -> None:
+    own = os.getegid()
+    with open_listener(f"unix:{tmp_path}/s", 128, SocketAccess(0o660, "nogroup")):
+        assert (tmp_path / "s").stat().st_gid == grp.getgrnam("nogroup").gr_gid
+    assert os.getegid() == own
+
+
+def test_a_group_that_there_is_not_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ListenError, match="there is no group no-such-group"):
+        open_listener(f"unix:{tmp_path}/s", 128, SocketAccess(0o660, "no-such-group"))
+    assert not (tmp_path / "s").exists()

@@ -196,6 +196,9 @@ def is_bound(
         return False
     if sender is None or not (sender.local or sender.domain):
         return True
+    if not sender.is_ascii:
+        # lower() makes ASCII of some letters (the Kelvin sign): as it is written, or not at all
+        return f"{sender.local}@{sender.domain}" in terms.senders or f"@{sender.domain}" in terms.senders
     local, domain = sender.local.lower(), sender.domain.lower()
     if local == identity.user and (domain == identity.domain if identity.domain else domain in local_domains):
         return True

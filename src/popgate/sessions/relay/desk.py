@@ -144,4 +144,5 @@ def envelope_sender(text: str) -> MailAddress | None:
     if text in ("", "<>"):
         return None
     local, at, domain = text.rpartition("@")
-    return MailAddress(local, domain.lower()) if at else MailAddress(text, "")
+    # lower() makes ASCII of some other letters
+    return MailAddress(local, domain.lower() if domain.isascii() else domain) if at else MailAddress(text, "")
