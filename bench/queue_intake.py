@@ -21,7 +21,7 @@ from typing import Any
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "src"))
 
 from popgate.files.real import RealDisk
-from popgate.queue.queue import Envelope, Recipient
+from popgate.queue.queue import Envelope, Recipient, raised
 from popgate.queue.store import SqliteQueue
 from popgate.values.address import ClientAddress
 from popgate.values.mail import MailAddress
@@ -52,7 +52,8 @@ async def load(queue: SqliteQueue, octets: int, at_once: int, seconds: float) ->
                 waiting = message.write(body[start : start + 65536])
                 if waiting is not None:
                     await waiting
-            await message.commit(Envelope(sender, (recipient,), client, "device@example.org", "s1", "host"))
+            envelope = Envelope(sender, (recipient,), client, "device@example.org", "s1", "host")
+            await message.commit(envelope, raised)
             accepted += 1
 
     await asyncio.gather(*[session(number) for number in range(at_once)])

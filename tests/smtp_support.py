@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
 
 from popgate.auth.authenticator import (
     AuthResult,
@@ -71,6 +72,9 @@ class FakeGrants:
         self.refunds.append(usage)
 
 
+_T = TypeVar("_T")
+
+
 class FakeIncoming:
     def __init__(self, intake: "FakeIntake", queue_id: str) -> None:
         self.queue_id = queue_id
@@ -91,12 +95,13 @@ class FakeIncoming:
         if self._intake.fail_later is not None:
             raise self._intake.fail_later
 
-    async def commit(self, envelope: Envelope) -> None:
+    async def commit(self, envelope: Envelope, conclude: Callable[[QueueError | None], _T]) -> _T:
         if self._intake.fail_commit is not None:
-            raise self._intake.fail_commit
+            return conclude(self._intake.fail_commit)
         assert not self.is_aborted
         self.is_committed = True
         self._intake.accepted.append((envelope, b"".join(self._blocks)))
+        return conclude(None)
 
     def abort(self) -> None:
         self.is_aborted = True

@@ -12,7 +12,7 @@ import pytest
 from popgate.app import backends
 from popgate.app.clock import SystemClock
 from popgate.config import load
-from popgate.queue.queue import Envelope, Recipient
+from popgate.queue.queue import Envelope, Recipient, raised
 from popgate.values.address import ClientAddress
 from popgate.values.mail import MailAddress
 
@@ -36,7 +36,8 @@ async def put(site: Path, sender: str | None, recipients: tuple[str, ...], body:
             identity="" if sender is None else sender,
             session="s1",
             helo="printer",
-        )
+        ),
+        raised,
     )
     closing = queue.close()
     if inspect.isawaitable(closing):

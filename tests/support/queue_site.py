@@ -12,7 +12,7 @@ from popgate.files.real import RealDisk
 from popgate.mailbox.backends.memory import MemoryMailboxes
 from popgate.queue.delivery.mx import DnsUnavailable, NoSuchDomain
 from popgate.queue.delivery.runner import Runner, Site
-from popgate.queue.queue import Envelope, Recipient
+from popgate.queue.queue import Envelope, Recipient, raised
 from popgate.queue.settings import DeliverySettings
 from popgate.queue.store import SqliteQueue
 from popgate.values.address import ClientAddress
@@ -141,7 +141,7 @@ class QueueSite:
             Recipient(mail(one), is_local=one.endswith("@example.org")) if isinstance(one, str) else one
             for one in recipients
         )
-        await message.commit(Envelope(mail(sender) if sender else None, to, None, **envelope))
+        await message.commit(Envelope(mail(sender) if sender else None, to, None, **envelope), raised)
         return message.queue_id
 
     def named(self, name: str) -> list[Event]:

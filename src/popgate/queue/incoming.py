@@ -10,12 +10,14 @@ import sqlite3
 import zlib
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from popgate.queue import rows
 from popgate.queue.bodies import BodyFile
 from popgate.queue.database import as_queue_error
 from popgate.queue.queue import Envelope, QueueError
+
+_T = TypeVar("_T")
 
 SPILL_OCTETS = 65536
 """The largest body that lies in the database itself."""
@@ -117,7 +119,10 @@ class IncomingMessage:
             self._file = self._desk.create_body(self.queue_id)
         self._file.write(data)
 
-    def commit(self, envelope: Envelope) -> Awaitable[None]:
+    def commit(self, envelope: Envelope, conclude: Callable[[QueueError | None], _T]) -> Awaitable[_T]:
+        return _concluded(self._commit(envelope), conclude)
+
+    def _commit(self, envelope: Envelope) -> "asyncio.Future[None]":
         if self._error is not None or self._state not in ("collecting", "spilling"):
             return self._refuse(self._error or QueueError("the message is spent"))
         spilling = self._state == "spilling"
@@ -161,9 +166,11 @@ class IncomingMessage:
         self._file = None
         self._desk.forget(self)
 
-    async def _refuse(self, error: QueueError) -> None:
+    def _refuse(self, error: QueueError) -> "asyncio.Future[None]":
         self.abort()
-        raise error
+        refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        refused.set_exception(error)
+        return refused
 
     def abort(self) -> None:
         if self._state not in ("collecting", "spilling"):
@@ -188,3 +195,30 @@ class IncomingMessage:
         if file is not None:
             await asyncio.get_running_loop().run_in_executor(self._desk.threads, file.discard)
         self._desk.forget(self)
+
+
+def _concluded(
+    committed: "asyncio.Future[None]", conclude: Callable[[QueueError | None], _T]
+) -> "asyncio.Future[_T]":
+    """A future for what `conclude` makes of the outcome of `committed`."""
+    concluded: asyncio.Future[_T] = committed.get_loop().create_future()
+
+    def settle(committed: "asyncio.Future[None]") -> None:
+        if committed.cancelled():  # the loop ends
+            concluded.cancel()
+            return
+        fault = committed.exception()
+        if fault is None or isinstance(fault, QueueError):
+            try:
+                result = conclude(fault)
+            except Exception as raised:
+                fault = raised
+            else:
+                if not concluded.done():
+                    concluded.set_result(result)
+                return
+        if not concluded.done():
+            concluded.set_exception(fault)
+
+    committed.add_done_callback(settle)
+    return concluded

@@ -1,11 +1,13 @@
 """The interface between whoever accepts mail and the durable queue."""
 
-from collections.abc import Awaitable
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
 
 from popgate.values.address import ClientAddress
 from popgate.values.mail import MailAddress
 from popgate.values.value import value
+
+_T = TypeVar("_T")
 
 
 class QueueError(Exception):
@@ -14,6 +16,12 @@ class QueueError(Exception):
     def __init__(self, detail: str, *, is_full: bool = False) -> None:
         super().__init__(detail)
         self.is_full = is_full
+
+
+def raised(error: QueueError | None) -> None:
+    """The `conclude` of whoever awaits a commit and wants no more of it."""
+    if error is not None:
+        raise error
 
 
 @value
@@ -64,9 +72,13 @@ class Incoming(Protocol):
         before it writes more (a large body is going to a file). Raises QueueError."""
         ...
 
-    def commit(self, envelope: Envelope) -> Awaitable[None]:
-        """Wait until message and envelope are on disk for good. Raises QueueError; then
-        nothing of the message is kept."""
+    def commit(self, envelope: Envelope, conclude: Callable[[QueueError | None], _T]) -> Awaitable[_T]:
+        """Put message and envelope on disk for good. The awaitable gives what `conclude` returns.
+
+        `conclude` is called once, later, in the event loop, also when nobody waits any more: with None
+        when all of it is on disk, with the error when nothing of the message is kept. (A coroutine
+        around an awaitable of nothing would do the same for a task and two turns of the loop more.)
+        """
         ...
 
     def abort(self) -> None:

@@ -377,7 +377,9 @@ class SmtpSession:
             grant = charged.grant or grant
         envelope = self._envelope(mail, grant)
         self._forget_transaction()  # from here on the message belongs to the queue
-        return self._commit(incoming, envelope, grant, usage)
+        return incoming.commit(
+            envelope, lambda error: self._conclude(incoming, envelope, grant, usage, error)
+        )
 
     def _envelope(self, mail: MailFrom, grant: Grant | None) -> Envelope:
         identity = ""
@@ -398,12 +400,16 @@ class SmtpSession:
             is_8bit=mail.is_8bit,
         )
 
-    async def _commit(
-        self, incoming: Incoming, envelope: Envelope, grant: Grant | None, usage: Usage
+    def _conclude(
+        self,
+        incoming: Incoming,
+        envelope: Envelope,
+        grant: Grant | None,
+        usage: Usage,
+        error: QueueError | None,
     ) -> Reply:
-        try:
-            await incoming.commit(envelope)
-        except QueueError as error:
+        """The message is on disk, or `error` says why not."""
+        if error is not None:
             if grant is not None:
                 self._services.grants.refund(grant, usage)
             answer = answers.QUEUE_FULL if error.is_full else answers.QUEUE_FAILED
