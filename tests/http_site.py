@@ -13,7 +13,7 @@ from popgate.integrations.dovecot.logins import DovecotLogins
 from popgate.integrations.dovecot.reports import LoginReports
 from popgate.integrations.open_sessions import OpenSessions
 from popgate.protocols.engine import Wait
-from popgate.sessions.http import HttpPolicy, HttpSession, Route
+from popgate.sessions.http import HttpPolicy, HttpSession, Refusals, Route
 from popgate.sessions.http.decisions import DecideRequests
 from popgate.sessions.relay import RelayDesk
 from popgate.sessions.session import Peer, Runtime
@@ -43,15 +43,14 @@ class Site:
         logins = DovecotLogins(heard, self.sessions, default_domain, tells_ends=tells_ends)
         self.dovecot: Sequence[Route] = LoginReports(logins).routes
         self.runtime = Runtime(self.clock, self.sink, None, None, lambda: "token")  # type: ignore[arg-type]
+        self.refusals = Refusals("http", self.runtime)
         desk = RelayDesk("http", self.grants, self.runtime)
         self.decide: Sequence[Route] = DecideRequests(desk, self.settings).routes
 
     def talk(
         self, routes: Sequence[Route] | None = None, *, secret: str | None = None, errors: int = 20
     ) -> "Talk":
-        policy = HttpPolicy(
-            "http", "mail.example.org", None if secret is None else secret.encode(), errors=errors
-        )
+        policy = HttpPolicy("mail.example.org", None if secret is None else secret.encode(), errors=errors)
         return Talk(self, policy, [*self.dovecot, *self.decide] if routes is None else routes)
 
     def granted(self) -> list[str]:
@@ -63,7 +62,9 @@ class Talk:
     """One connection: engine and session, as the shell runs them."""
 
     def __init__(self, site: Site, policy: HttpPolicy, routes: Sequence[Route]) -> None:
-        self.session = HttpSession(Peer("session-one", CLIENT, 4000, "here"), policy, site.runtime, routes)
+        self.session = HttpSession(
+            Peer("session-one", CLIENT, 4000, "here"), policy, site.runtime, routes, site.refusals
+        )
         self.engine = self.session.engine
 
     def send(self, data: bytes) -> bytes:

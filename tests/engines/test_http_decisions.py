@@ -14,6 +14,8 @@ from popgate.grants.settings import GrantSettings
 from popgate.grants.store import StoreError
 from popgate.grants.stores.memory import MemoryStore
 from popgate.sessions.http.access import is_for_us
+from popgate.sessions.session import Peer
+from popgate.values.address import ClientAddress
 
 RECIPIENTS = "&recipient=x@partner.example" * 100
 
@@ -202,6 +204,28 @@ def test_a_store_at_fault_is_503(query: str) -> None:
 
 
 # Who may ask
+
+
+def test_the_same_refusal_is_told_once_in_a_while(site: Site) -> None:
+    def refuse(target: str = "/x") -> None:
+        site.talk().send(request(target))
+
+    for _ in range(100):
+        refuse()
+    refuse("/v1/decide?address=x")
+    assert [event.fields["reason"] for event in site.sink.told("http.refused")] == ["path", "parameter"]
+    site.clock.pass_seconds(10)
+    refuse()
+    refuse()
+    told = site.sink.told("http.refused")
+    assert [event.fields["times"] for event in told] == [None, None, 100]
+
+
+def test_many_clients_are_not_remembered_for_ever(site: Site) -> None:
+    for number in range(5000):
+        peer = Peer("session", ClientAddress(number.to_bytes(4, "big")), 1, "here")
+        site.refusals.tell(peer, "path", 404)
+    assert len(site.refusals._told) <= 1024
 
 
 def test_after_many_mistakes_the_connection_is_closed() -> None:

@@ -13,7 +13,7 @@ from popgate.integrations.dovecot.logins import DovecotLogins
 from popgate.integrations.dovecot.reports import LoginReports
 from popgate.integrations.open_sessions import OpenSessions
 from popgate.servers.settings import ListenerSettings
-from popgate.sessions.http import HttpPolicy, HttpSession, Route
+from popgate.sessions.http import HttpPolicy, HttpSession, Refusals, Route
 from popgate.sessions.http.decisions import DecideRequests
 from popgate.sessions.relay import RelayDesk
 from popgate.sessions.session import Peer, Runtime, Session
@@ -66,11 +66,9 @@ class HttpServices:
     def for_listener(self, bound: BoundListener) -> Callable[[Peer], Session]:
         """The function that makes a session for a connection to this listener."""
         settings, runtime = bound.settings, self._runtime
-        policy = HttpPolicy(
-            settings.service, self._config.hostname, bound.key, errors=self._config.limits.errors
-        )
-        routes = self._routes(settings)
-        return lambda peer: HttpSession(peer, policy, runtime, routes)
+        policy = HttpPolicy(self._config.hostname, bound.key, errors=self._config.limits.errors)
+        routes, refusals = self._routes(settings), Refusals(settings.service, runtime)
+        return lambda peer: HttpSession(peer, policy, runtime, routes, refusals)
 
     def _routes(self, settings: ListenerSettings) -> Sequence[Route]:
         if settings.service == "http":

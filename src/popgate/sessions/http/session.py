@@ -11,12 +11,11 @@ from typing import cast
 from popgate.protocols.http.messages import Request, Response, problem
 from popgate.protocols.http.server import HttpServer
 from popgate.sessions.http import access
+from popgate.sessions.http.refusals import Refusals
 from popgate.sessions.session import CloseReason, Peer, Runtime
-from popgate.values.event import Event
 from popgate.values.value import value
 
 Handler = Callable[[Request, str], Response]
-_MAX_DETAIL = 200
 
 
 class Refused(Exception):
@@ -46,7 +45,6 @@ class HttpPolicy:
     """`secret`: what who asks must know; None: whoever can connect may ask. `errors`: refused requests
     after which the connection is closed."""
 
-    service: str
     hostname: str
     secret: bytes | None
     errors: int = 20
@@ -55,9 +53,17 @@ class HttpPolicy:
 class HttpSession:
     """The deciding side of one HTTP connection; see popgate.sessions.session.Session."""
 
-    def __init__(self, peer: Peer, policy: HttpPolicy, runtime: Runtime, routes: Sequence[Route]) -> None:
+    def __init__(
+        self,
+        peer: Peer,
+        policy: HttpPolicy,
+        runtime: Runtime,
+        routes: Sequence[Route],
+        refusals: Refusals,
+    ) -> None:
         self._peer = peer
         self._policy = policy
+        self._refusals = refusals
         self._runtime = runtime
         self._routes = routes
         self._errors = 0
@@ -98,7 +104,7 @@ class HttpSession:
 
     def _refuse(self, refusal: Refused) -> Response:
         self._errors += 1
-        self._tell(refusal.reason, refusal.status, refusal.text)
+        self._refusals.tell(self._peer, refusal.reason, refusal.status, refusal.text)
         headers = []
         if refusal.status == 401:
             headers.append(("WWW-Authenticate", 'Bearer realm="popgate"'))  # RFC 9110 15.5.2
@@ -110,17 +116,6 @@ class HttpSession:
             headers,
             closes=refusal.status in (401, 403, 421) or self._errors >= self._policy.errors,
         )
-
-    def _tell(self, reason: str, status: int | None, detail: str = "") -> None:
-        fields: dict[str, str | int | float | None] = {
-            "service": self._policy.service,
-            "session": self._peer.session,
-            "client": self._peer.client.text,
-            "reason": reason,
-            "status": status,
-            "detail": detail[:_MAX_DETAIL] or None,
-        }
-        self._runtime.emit(Event("http.refused", self._runtime.clock.now(), fields))
 
     def tls_started(self, version: str, cipher: str) -> None:
         """Nothing of a session hangs on TLS."""
@@ -137,7 +132,7 @@ class HttpSession:
     def closed(self, reason: CloseReason) -> None:
         """Tell of what the engine could not read; that a connection ends is no event."""
         if self.engine.ended_by not in ("", "quit", "eof", "shutdown"):
-            self._tell(self.engine.ended_by, None)
+            self._refusals.tell(self._peer, self.engine.ended_by, None)
 
 
 def _is_json(request: Request) -> bool:
