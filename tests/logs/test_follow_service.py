@@ -131,7 +131,7 @@ async def test_sessions_are_not_renewed_where_their_ends_may_have_been_lost(site
 
 async def test_one_process_follows_and_its_end_hands_over(site: FollowSite) -> None:
     first = site.start()
-    await site.told_soon("follow.start")
+    await site.caught_up()
     second = site.another()
     await asyncio.sleep(0.3)
     assert site.told("follow.start") == 1
@@ -154,6 +154,7 @@ async def test_a_lock_that_was_removed_is_made_anew(site: FollowSite) -> None:
     followers.tick()
     await site.told_soon("follow.start", 2)
     assert site.told("follow.error", reason="lock") == 1
+    await site.caught_up()
     site.login("alice", HERE)
     await site.told_soon("follow.login")
     await site.stop()

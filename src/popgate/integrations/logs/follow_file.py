@@ -150,7 +150,9 @@ class FollowedFile:
 
     def _read(self, file: "_Open", now: float, monotonic: float) -> tuple[bytes, bool]:
         """The next lines of a file, and whether they were its last for now."""
-        self._writers.check_file(os.fstat(file.descriptor), self._path)
+        state = os.fstat(file.descriptor)
+        self._writers.check_file(state, self._path)
+        file.modified_ns = state.st_mtime_ns
         if not file.is_as_read():
             self._truncated(file, now)
             return b"", False
@@ -243,23 +245,28 @@ class FollowedFile:
             elif size > CAUGHT_UP_OCTETS:
                 file.begin_at(size - CAUGHT_UP_OCTETS)
             return
-        known, last = {file.inode}, None
+        known, last_ns = {file.inode}, None
         for mark in self._marks:
-            if mark.fits(file.read_at) or (mark.offset == 0 and mark.inode == file.inode):
+            if mark.fits(file.read_at):
                 file.begin_at(mark.offset, is_within=mark.is_within)
                 return
+            if mark.offset == 0:  # whatever was written later is new
+                last_ns = mark.modified_ns
+                continue
             found = rest_of(self._path, mark, self._writers)
-            last = None if found is None else found[1]
+            last_ns = None
             if found is not None:
-                self._backlog.append(_Lines(found[0], is_within=mark.is_within))
-                known.add(found[1].state.st_ino)
-        if last is None:
+                blocks, rotated = found
+                self._backlog.append(_Lines(blocks, is_within=mark.is_within))
+                known.add(rotated.state.st_ino)
+                last_ns = rotated.state.st_mtime_ns
+        if last_ns is None:
             self.is_complete = False
             self._notes.append(
                 Note("lost", f"what was written to {self._path} before it was rotated is nowhere to be found")
             )
             return
-        later = newer_than(self._path, last.state.st_mtime_ns, known, self._writers)
+        later = newer_than(self._path, last_ns, known, self._writers)
         self._backlog.extend(_Lines(blocks) for blocks in later)
 
     # Ends
@@ -296,7 +303,7 @@ class _Open:
     def __init__(self, descriptor: int, monotonic: float) -> None:
         self.descriptor = descriptor
         state = os.fstat(descriptor)
-        self.device, self.inode = state.st_dev, state.st_ino
+        self.device, self.inode, self.modified_ns = state.st_dev, state.st_ino, state.st_mtime_ns
         self.grew_at = monotonic
         self.since: float | None = None
         self.begin_anew()
@@ -323,7 +330,13 @@ class _Open:
 
     def mark(self) -> Mark:
         return Mark.of(
-            self.device, self.inode, self._offset, self._head, self._tail, is_within=self._is_within
+            self.device,
+            self.inode,
+            self._offset,
+            self._head,
+            self._tail,
+            is_within=self._is_within,
+            modified_ns=self.modified_ns,
         )
 
     def is_as_read(self) -> bool:

@@ -22,7 +22,10 @@ ReadAt = Callable[[int, int], bytes]
 @value
 class Mark:
     """`offset`: the first octet that has not been read. `device` and `inode` are a hint where to look.
-    `is_within`: that octet is inside a line too long to be read, whose rest is no line."""
+
+    `is_within`: that octet is inside a line too long to be read, whose rest is no line. `modified_ns`: when
+    the file was written to last, as far as it was read; of an empty one nothing else is known.
+    """
 
     device: int
     inode: int
@@ -30,9 +33,20 @@ class Mark:
     head: str
     tail: str
     is_within: bool = False
+    modified_ns: int = 0
 
     @classmethod
-    def of(cls, device: int, inode: int, offset: int, head: bytes, tail: bytes, *, is_within: bool) -> "Mark":
+    def of(
+        cls,
+        device: int,
+        inode: int,
+        offset: int,
+        head: bytes,
+        tail: bytes,
+        *,
+        is_within: bool,
+        modified_ns: int,
+    ) -> "Mark":
         """`head`: at least the first HEAD_OCTETS that were read; `tail`: at least the last TAIL_OCTETS."""
         return cls(
             device,
@@ -41,6 +55,7 @@ class Mark:
             _print(head[: min(offset, HEAD_OCTETS)]),
             _print(tail[-TAIL_OCTETS:]),
             is_within,
+            modified_ns,
         )
 
     def fits(self, read: ReadAt) -> bool:
@@ -61,6 +76,7 @@ class Mark:
             "head": self.head,
             "tail": self.tail,
             "is_within": self.is_within,
+            "modified_ns": self.modified_ns,
         }
 
     @classmethod
@@ -74,7 +90,16 @@ class Mark:
             return None
         if offset < 0 or not isinstance(head, str) or not isinstance(tail, str):
             return None
-        return cls(device, inode, offset, head, tail, document.get("is_within") is not False)
+        modified_ns = document.get("modified_ns")
+        return cls(
+            device,
+            inode,
+            offset,
+            head,
+            tail,
+            document.get("is_within") is not False,
+            modified_ns if isinstance(modified_ns, int) else 0,
+        )
 
 
 def _print(octets: bytes) -> str:

@@ -134,10 +134,7 @@ def _rest(file: Rotated, mark: Mark, writers: Writers) -> Iterator[bytes] | None
         return None
     is_it = False
     try:
-        if mark.offset:
-            is_it = mark.fits(reader.read_at)
-        else:  # nothing of it was read, so its number is all that is known
-            is_it = (file.state.st_dev, file.state.st_ino) == (mark.device, mark.inode)
+        is_it = mark.fits(reader.read_at)
     except _UNREADABLE:
         pass
     if is_it:

@@ -1,0 +1,1 @@
+logrotate state -- version 2
