@@ -173,6 +173,23 @@ def test_a_flood_of_subnets_is_bounded_and_wipes_no_slate(throttle):
     assert sum(throttle.wait_before_seconds(client, "x") for client in innocent) == 0.0
 
 
+def test_a_flood_of_names_that_are_looked_up_is_bounded_and_forgets_nobody(throttle):
+    fail(throttle, HERE, "ann", 12)
+    waits = throttle.wait_before_seconds(HERE, "ann")
+    assert waits > 0
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for index in range(10_000):
+        throttle.wait_before_seconds(FAR, f"{index:0320}")
+    grown = tracemalloc.get_traced_memory()[1] - before
+    tracemalloc.stop()
+    assert grown < 4_000_000
+    assert throttle.wait_before_seconds(HERE, "ann") == waits
+    throttle.failed(FAR, "1" * 320)
+    throttle.succeeded(HERE, "ann")
+    assert throttle.wait_before_seconds(HERE, "ann") < waits
+
+
 @pytest.mark.parametrize("name", ["", "\0", "é" * 1000, "\ud800", "a" * 100_000])
 def test_any_name(throttle, name):
     assert fail(throttle, HERE, name) == 1

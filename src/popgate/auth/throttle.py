@@ -21,6 +21,8 @@ nobody is counted under another's score but by a chance of one in 2^22.
 
 import math
 import secrets
+import struct
+from functools import lru_cache
 from hashlib import blake2b
 
 from popgate.auth.settings import AuthSettings
@@ -31,6 +33,9 @@ MAX_DELAY_SECONDS = 30.0
 HALF_LIFE_SECONDS = 300.0
 SLOTS = 65_536  # of each of the five tables, 8 bytes a slot
 _WAYS = 4
+_read_set = struct.Struct(f"@{_WAYS}Q").unpack_from  # word by word
+_EMPTY_SET = (0,) * _WAYS
+_PLACES = 4096
 _KINDS = 5
 _PAIR, _ADDRESS, _SUBNET, _SITE, _NAME = range(_KINDS)
 _LAST = _KINDS * SLOTS  # the word behind the tables: when anything failed last
@@ -81,18 +86,20 @@ class Throttle:
         key = key if key is not None else secrets.token_bytes(32)
         # Copied for each look-up: the key is set up once.
         self._keyed = [blake2b(key=key, digest_size=8, person=b"%d" % kind) for kind in range(_KINDS)]
+        # Those who poll come again, so where they are counted is remembered, of at most so many.
+        self._find = lru_cache(maxsize=_PLACES)(self._place)
 
     def failed(self, client: ClientAddress, name: str) -> None:
         """A login failed."""
         tick = self._tick()
         self._slots[_LAST] = tick + 1
-        pair = self._add(self._find(_PAIR, _pair(client, name)), _WEIGHT[_PAIR], tick)
+        pair = self._add(self._place(_PAIR, _pair(client, name)), _WEIGHT[_PAIR], tick)
         if pair <= _PAIR_SHARE:
-            self._add(self._find(_ADDRESS, client.packed), _WEIGHT[_ADDRESS], tick)
-            self._add(self._find(_SUBNET, _subnet(client)), _WEIGHT[_SUBNET], tick)
+            self._add(self._place(_ADDRESS, client.packed), _WEIGHT[_ADDRESS], tick)
+            self._add(self._place(_SUBNET, _subnet(client)), _WEIGHT[_SUBNET], tick)
             if client.is_ipv6:
-                self._add(self._find(_SITE, client.packed[:6]), _WEIGHT[_SITE], tick)
-        self._add(self._find(_NAME, _name(name)), _WEIGHT[_NAME], tick)
+                self._add(self._place(_SITE, client.packed[:6]), _WEIGHT[_SITE], tick)
+        self._add(self._place(_NAME, _name(name)), _WEIGHT[_NAME], tick)
 
     def succeeded(self, client: ClientAddress, name: str) -> None:
         """A login was right: forgive what this name failed from this address."""
@@ -151,7 +158,7 @@ class Throttle:
     def _tick(self) -> int:
         return int(self._clock.monotonic() * _TICKS) & _TIME_MASK
 
-    def _find(self, kind: int, what: bytes) -> tuple[int, int]:
+    def _place(self, kind: int, what: bytes) -> tuple[int, int]:
         """The first slot of the set in which `what` is counted, and its tag."""
         mixed = self._keyed[kind].copy()
         mixed.update(what)
@@ -162,9 +169,11 @@ class Throttle:
 
     def _score(self, place: tuple[int, int], tick: int) -> float:
         first, tag = place
-        for slot in self._slots[first : first + _WAYS]:
-            if slot >> (_TIME_BITS + _SCORE_BITS) == tag:
-                return _faded(slot, tick)
+        slots = _read_set(self._slots, first * 8)
+        if slots != _EMPTY_SET:
+            for slot in slots:
+                if slot >> (_TIME_BITS + _SCORE_BITS) == tag:
+                    return _faded(slot, tick)
         return 0.0
 
     def _add(self, place: tuple[int, int], weight: float, tick: int) -> float:

@@ -82,7 +82,8 @@ class AccountReader:
 
     def recoverable(self, identity: Identity) -> RecoverableCredentials | None:
         """The same with the recoverable secret in place of the hash. Raises LookupUnavailable."""
-        self._look()
+        if self._monotonic() >= self._look_at:
+            self._look()
         row = self._row(_SECRET, str(identity))
         return None if row is None else RecoverableCredentials(row[0], row[1] == 1, read_terms(row[2:]))
 
@@ -150,7 +151,8 @@ class AccountReader:
 
     def _is_keeping(self) -> bool:
         """Is what we keep that which a reading would find now, and may what we read now be kept?"""
-        self._look()
+        if self._monotonic() >= self._look_at:
+            self._look()
         state = None if self._wal_index is None else self._wal_index.state()
         if state is None or state != self._state:
             self._forget()
@@ -164,11 +166,9 @@ class AccountReader:
 
     def _look(self) -> None:
         # SQLite goes on with the file that it opened, whatever became of its name.
-        now = self._monotonic()
-        if now >= self._look_at:
-            self._look_at = now + LOOK_SECONDS
-            if self._connection is not None and self._files != _files(self._path):
-                self.close()
+        self._look_at = self._monotonic() + LOOK_SECONDS
+        if self._connection is not None and self._files != _files(self._path):
+            self.close()
 
     def _open(self, query: str, arguments: Sequence[str]) -> Sequence[Any]:
         before = file_at(self._path)
