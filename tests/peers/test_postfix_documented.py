@@ -308,6 +308,31 @@ def test_authenticated_clients_use_their_own_senders(tmp_path: Path) -> None:
             }
 
 
+def test_wired_to_the_wrong_port_nothing_is_relayed(tmp_path: Path) -> None:
+    """Each wrong service by a restriction class of its own: a fault that passes, also with a grant."""
+    toml = "".join(
+        f'[[listener]]\nservice = "{service}"\nbind = "127.0.0.1:{number}"\n'
+        for number, service in enumerate(("socketmap", "tcp_table", "line"), 1)
+    )
+    site = RelaySite(tmp_path / "site", toml)
+    ask = "check_policy_service {{ inet:{}, timeout=3s, try_limit=1 }}, permit"
+    classes = {f"asks{place[-1]}": ask.format(here) for place, here in site.places.items()}
+    rows = " ".join("{ %s.example = %s }" % (name, name) for name in classes)
+    relaying = f"check_recipient_access inline:{{ {rows} }}, reject"
+    options = {
+        **site.postfix_options(""),
+        "smtpd_relay_restrictions": relaying,
+        "smtpd_restriction_classes": ", ".join(classes),
+        **classes,
+    }
+    with Postfix(options) as postfix, site.popgate, Client(postfix, "203.0.113.1") as client:
+        site.log_in("203.0.113.1")
+        for name in classes:
+            answer, text = client.ask(f"friend@{name}.example")
+            assert (answer, text[:5]) == (451, "4.3.5"), f"{name}: {text}\n{postfix.log[-2000:]}"
+    assert len(classes) == 3
+
+
 def test_every_line_of_configuration_in_the_document_is_used_here() -> None:
     text = (SOURCE.parent / "docs" / DOCUMENT).read_text()
     assert text.count("```main.cf") == 5

@@ -18,6 +18,7 @@ from popgate.values.spelling import Spellings
 
 TOLD_AGAIN_SECONDS: Final = 10.0
 _TOLD_AT_MOST: Final = 4096
+_MOST_TEXT: Final = 320  # characters of a sender; RFC 5321 4.5.3.1 allows so many
 
 NO_ADDRESS: Final = Decision("refuse", "no-address", "relaying denied: the client has no address", None)
 
@@ -66,7 +67,11 @@ class RelayDesk:
     ) -> None:
         """An event about the decision, unless the same was told a moment ago."""
         grant = decision.grant
-        key = (client, decision.reason, sender, None if grant is None else grant.identity)
+        if grant is None:
+            key: tuple[str | None, ...] = (client, decision.reason, sender and sender[:_MOST_TEXT])
+        else:
+            identity = grant.identity
+            key = (client, decision.reason, sender and sender[:_MOST_TEXT], identity.user, identity.domain)
         now = self._runtime.clock.monotonic()
         told = self._told.get(key)
         if told is None:

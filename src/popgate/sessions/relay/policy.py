@@ -25,6 +25,7 @@ from popgate.values.value import value
 
 MOST_RECIPIENTS: Final = 1000
 """How many recipients of a message are remembered; those beyond are counted each time they are named."""
+_LONGEST_RECIPIENT: Final = 1024
 
 PERMIT: Final = action("permit")
 DUNNO: Final = action("dunno")
@@ -106,7 +107,7 @@ class PostfixPolicySession(QuestionSession):
             return self._refused(request, NO_ADDRESS)
         if message.sender is None:
             return self._refused(request, _NO_SENDER)
-        if message.is_permitted and recipient and recipient in message.recipients:
+        if message.is_permitted and recipient in message.recipients and recipient:
             return PERMIT
         if message.is_charged and message.grant is not None:
             # decided with the first recipient, for this very client and sender
@@ -123,7 +124,7 @@ class PostfixPolicySession(QuestionSession):
         if decision.verdict != "permit":
             return self._refused(request, decision)
         message.relayed += 1
-        if recipient and len(message.recipients) < MOST_RECIPIENTS:
+        if len(recipient) <= _LONGEST_RECIPIENT and len(message.recipients) < MOST_RECIPIENTS:
             message.recipients.add(recipient)
         if not message.is_permitted:
             message.is_permitted = True
