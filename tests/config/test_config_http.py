@@ -35,7 +35,6 @@ SECRET = 'secret_file = "/etc/popgate/secret"'
             "[::1]:22800",
             [SECRET, "session_ends = true", 'default_domain = "a.example"'],
         ),
-        ("dovecot_auth_policy", "unix:/run/popgate/dovecot", []),
         ("http", "127.0.0.1:22801", []),
         ("http", "unix:/run/popgate/http", []),
         ("http", "127.0.0.1:22801", [SECRET]),
@@ -49,6 +48,7 @@ def test_what_is_well(service: str, bind: str, lines: list[str]) -> None:
     ("service", "bind", "lines", "words"),
     [
         ("dovecot_auth_policy", "127.0.0.1:1", [], ["secret_file", "every user and program"]),
+        ("dovecot_auth_policy", "unix:/run/popgate/dovecot", [], ["bind", "over TCP alone"]),
         ("dovecot_auth_policy", "192.0.2.1:1", [], ["secret_file", "could let any address relay"]),
         ("http", "0.0.0.0:1", [], ["secret_file", "learn who logged in"]),
         ("http", "fd:http", [], ["secret_file"]),

@@ -169,6 +169,13 @@ def test_ends_that_nobody_tells() -> None:
     assert traps(POLICY, (COUNTING,)) == ["ends-not-told"]
 
 
+def test_hibernation() -> None:
+    text = POLICY + EXPORTER + ENDS
+    assert traps(text + "imap_hibernate_timeout = 30 secs\n", (COUNTING,)) == ["hibernation"]
+    assert traps(text + "imap_hibernate_timeout = 0\n", (COUNTING,)) == []
+    assert traps(POLICY + "imap_hibernate_timeout = 30 secs\n", (HERE,)) == []
+
+
 def test_popgate_has_no_listener_for_it() -> None:
     findings = examine(read(POLICY, "x"), [])
     assert [finding.trap for finding in findings] == ["not-ours"]

@@ -14,6 +14,14 @@ from popgate.integrations.dovecot.logins import address_in, session_key
 
 SESSION = "Td9uEwRhYad/AAAJ"  # of 127.0.0.9
 SESSION_V6 = "6PmWEwRh+soAAAAAAAAAAAAAAAAAAAAB"
+NO_LOGINS = [
+    "imap_command_finished",
+    "imap_client_hibernated",
+    "imap_client_unhibernated",
+    "mail_user_session_finished",
+    "mail_expunged",
+    "",
+]
 GRANTED = ["203.0.113.9 alice@example.org pop3"]
 
 
@@ -187,7 +195,7 @@ def test_exported_events_that_give_nothing(changes: dict[str, object]) -> None:
     assert site.granted() == []
 
 
-@pytest.mark.parametrize("name", ["imap_command_finished", "mail_user_session_finished", "mail_expunged", ""])
+@pytest.mark.parametrize("name", NO_LOGINS)
 def test_other_events_never_give_a_grant(name: str) -> None:
     site = Site(tells_ends=True)
     assert status(site.talk().send(event(name))) == 204
@@ -240,6 +248,21 @@ def test_commands_of_imap_renew() -> None:
     assert not is_live_after(site, 1000)
     talk.send(event("imap_command_finished"))
     assert not is_live_after(site, 0)
+
+
+def test_a_session_that_hibernates_and_wakes() -> None:
+    site = Site(tells_ends=True)
+    talk = site.talk()
+    talk.send(report(protocol="imap"))
+    assert is_live_after(site, 3600)
+    talk.send(event("mail_user_session_finished") + event("imap_client_hibernated"))
+    assert is_live_after(site, 800)
+    talk.send(event("imap_client_unhibernated"))
+    assert is_live_after(site, 3600)
+    talk.send(event("mail_user_session_finished"))
+    assert not is_live_after(site, 1000)
+    talk.send(event("imap_client_unhibernated"))
+    assert not is_live_after(site, 20), "nothing dead comes back"
 
 
 def test_commands_of_somebody_else_renew_nothing() -> None:

@@ -64,12 +64,30 @@ metric popgate_use {{
   exporter = popgate
   filter = event=imap_command_finished AND (cmd_name=NOOP OR cmd_name=IDLE)
 }}
+metric popgate_wake {{
+  exporter = popgate
+  filter = event=imap_client_unhibernated
+}}
 metric popgate_end {{
   exporter = popgate
   filter = event=mail_user_session_finished AND (category=service:pop3 OR category=service:imap)
 }}
 """
 WAYS = {"policy": REPORT, "exporter": EXPORTER + EXPORTED_LOGINS}
+HIBERNATION = """
+imap_hibernate_timeout = 1s
+service imap {{
+  unix_listener imap-master {{
+    mode = 0666
+  }}
+}}
+service imap-hibernate {{
+  unix_listener imap-hibernate {{
+    mode = 0666
+  }}
+  chroot =
+}}
+"""
 # A master user, and no pauses after failed logins
 MASTER = """
 auth_failure_delay = 0
@@ -277,6 +295,28 @@ def test_commands_of_imap_renew_where_ends_are_not_told(tmp_path: Path) -> None:
             client.noop()
         assert site.relays("127.0.0.9")
         client.logout()
+
+
+def test_a_session_that_hibernates(tmp_path: Path) -> None:
+    site = Site(tmp_path / "site", window=4, more="session_ends = true")
+    with (
+        site.popgate,
+        dovecot(REPORT + EXPORTER + EXPORTED_SESSIONS + HIBERNATION, site.policy_port) as server,
+    ):
+        client = imap(server, "127.0.0.9")
+        site.wait_until_relays("127.0.0.9")
+        client.select()
+        client.send(b"x IDLE\r\n")
+        assert client.readline().startswith(b"+")
+        time.sleep(2.5)
+        site.popgate.wait_for("reason=session-end")
+        client.send(b"DONE\r\n")
+        assert client.readline().startswith(b"x OK")
+        time.sleep(6)
+        assert site.relays("127.0.0.9"), "it is awake, and open"
+        client.logout()
+        time.sleep(4.5)
+        assert not site.relays("127.0.0.9")
 
 
 def test_popgate_comes_back_while_dovecot_runs(tmp_path: Path) -> None:

@@ -72,6 +72,8 @@ def _logins(
                 shows_value=False,
             ),
         )
+    if bind is not None and bind.kind == "unix":
+        yield False, Finding((*path, "bind"), "Dovecot sends over TCP alone", "write 127.0.0.1:22800")
     if listener.session_ends and not config.grants.renew_while_open and not config.grants.revoke_on_logout:
         yield (
             False,

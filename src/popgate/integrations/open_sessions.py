@@ -165,6 +165,14 @@ class OpenSessions:
         """Has this identity a session open at that address?"""
         return (address, identity) in self._holders
 
+    def resume(self, address: ClientAddress, identity: Identity, protocol: str, key: str) -> None:
+        """A session that was told to have ended goes on after all (a server that puts idle ones to sleep
+        tells it so). Gives no grant: it renews what is still live."""
+        now = self._clock.now()
+        seconds = rules.max_age_seconds(self._terms(identity), self._settings)
+        self.restore((OpenSession(key, address, identity, protocol, now, now + seconds),))
+        self._grants.renew(address, identity, key)
+
     def tick(self) -> None:
         """Renew what is due, forget what is too old. Do not call it while ends that have happened are
         still to be read."""

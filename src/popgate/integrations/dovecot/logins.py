@@ -53,6 +53,12 @@ class DovecotLogins:
         if identity is not None:  # else it has no grant
             self._grants.renew(read_address(remote), identity, session_key(session) or "")
 
+    def resume(self, remote: str | None, user: str | None, session: str | None) -> None:
+        """A session of IMAP wakes from hibernation, which was told as its end. Raises LoginError."""
+        identity, key = login_identity(user or "", self._default_domain), session_key(session)
+        if identity is not None and key is not None and self._tells_ends:
+            self._sessions.resume(read_address(remote), identity, "imap", key)
+
     def end(self, remote: str | None, user: str | None, session: str | None) -> None:
         """A session has ended; perhaps one of a delivery, which nobody logged in for. Raises LoginError."""
         key = session_key(session)

@@ -6,7 +6,8 @@ auth_policy_request_attributes names and `success` and `policy_reject`. The same
 because popgate has nothing to say about who logs in.
 
 Event exporter: `POST /event`, one document an event. `auth_request_finished` is a login, the commands
-of IMAP show that its session is in use, `mail_user_session_finished` is its end.
+of IMAP show that its session is in use, `mail_user_session_finished` is its end, or its hibernation,
+from which `imap_client_unhibernated` wakes it. Whoever goes while hibernating is not told of.
 
 Both are told after the fact and wait for nothing; an answer that is slow or missing holds up no login.
 """
@@ -81,5 +82,7 @@ class LoginReports:
                 self._logins.login(fields.text("service") or "", remote, user, session)
         elif name == "imap_command_finished":
             self._logins.active(remote, user, session)
+        elif name == "imap_client_unhibernated":
+            self._logins.resume(remote, user, session)
         elif name == "mail_user_session_finished":
             self._logins.end(remote, user, session)

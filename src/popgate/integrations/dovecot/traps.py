@@ -352,7 +352,17 @@ class _Examination:
                 " a grant lasts long after its session has ended",
                 "add the metric of docs/dovecot.md, or write session_ends = false",
             )
-        elif tells_ends and not any(one.session_ends for one in self._ours):
+        hibernation = self._conf.get("imap_hibernate_timeout")
+        if tells_ends and hibernation is not None and hibernation.content.split()[:1] not in ([], ["0"]):
+            yield self._finding(
+                "hibernation",
+                "advice",
+                hibernation,
+                f"imap_hibernate_timeout = {hibernation.content}: Dovecot tells of a session that hibernates"
+                " as if it had ended, so an idle client's grant lapses while it is connected",
+                "write 0, or let grants.window_seconds be longer than clients idle (29 minutes mostly)",
+            )
+        if tells_ends and not any(one.session_ends for one in self._ours):
             yield self._finding(
                 "ends-not-heard",
                 "advice",
