@@ -50,6 +50,11 @@ class Phase(enum.IntEnum):
     CLOSING = 6
 
 
+# By names of our own: until Python 3.12 each look for a member through its class costs 0.13 us
+_NEW, _READY, _SENDER, _RECIPIENTS, _CHUNKS, _BODY, _CLOSING = Phase
+_WAIT_LOGIN, _WAIT_COMMAND, _WAIT_BODY, _WAIT_DECISION, _WAIT_TLS, _WAIT_CLOSE = Wait
+
+
 LINE_LIMIT = 512  # RFC 5321 4.5.3.1.4
 MAIL_LINE_LIMIT = 2048  # 512, and what SIZE, AUTH, RET, ENVID, BODY and SMTPUTF8 add
 AUTH_LINE_LIMIT = 12288  # RFC 4954 4
@@ -78,7 +83,7 @@ class SmtpServer:
         self._token = token
         self._input = InputBuffer()
         self._output: list[bytes] = []
-        self._phase = Phase.NEW
+        self._phase = _NEW
         self._question: SmtpEvent | None = None  # the event that waits for its answer
         self._aborted: Aborted | None = None  # to be told before anything else
         self._exchange: sasl.Exchange | None = None
@@ -109,7 +114,7 @@ class SmtpServer:
 
     def greet(self) -> None:
         """Put out the banner; needed once when `waits_to_greet` was given."""
-        if not self._is_greeted and self._phase is not Phase.CLOSING:
+        if not self._is_greeted and self._phase is not _CLOSING:
             self._is_greeted = True
             self._output.append(self._options.banner.wire)
 
@@ -117,7 +122,7 @@ class SmtpServer:
         """Take octets from the client; b"" is end of file."""
         if not data:
             self._is_ended = True
-        elif self._phase is Phase.CLOSING:
+        elif self._phase is _CLOSING:
             return
         elif not self._is_greeted:
             self._close(replies.EARLY_TALK, "early-talk")  # RFC 5321 4.3.1
@@ -134,9 +139,9 @@ class SmtpServer:
             return None
         left = self.most_lines or -1
         while self._aborted is None:
-            if self._is_starved or self._starts_tls or self._phase is Phase.CLOSING:
+            if self._is_starved or self._starts_tls or self._phase is _CLOSING:
                 return None
-            if self._phase is not Phase.BODY:
+            if self._phase is not _BODY:
                 # most of the time the buffer is empty after a command
                 if self._input or self._shutdown is not None:
                     if left == 0:
@@ -190,7 +195,7 @@ class SmtpServer:
             raise MisuseError("no StartTls event was answered with 220")
         self._input.clear()
         self._starts_tls = self._is_starved = False
-        self._phase = Phase.NEW
+        self._phase = _NEW
         self.helo = ""
         self.is_extended = self.is_authenticated = False
         self.is_tls = self._upgraded = True
@@ -198,22 +203,22 @@ class SmtpServer:
     def shut_down(self, reply: Reply) -> None:
         """Send `reply` and close: at once between commands; when an answer is due or a body is
         coming, after that. Called a second time it waits for nothing."""
-        is_busy = self._question is not None or self._phase is Phase.BODY or self._starts_tls
+        is_busy = self._question is not None or self._phase is _BODY or self._starts_tls
         if is_busy and self._shutdown is None:
             self._shutdown = reply
-        elif self._phase is not Phase.CLOSING:
+        elif self._phase is not _CLOSING:
             self._question = None
             self._close(reply, "shutdown")
 
     @property
     def waiting_for(self) -> Wait:
-        if self._phase is Phase.CLOSING:
-            return Wait.CLOSE
+        if self._phase is _CLOSING:
+            return _WAIT_CLOSE
         if self._question is not None:
-            return Wait.DECISION
+            return _WAIT_DECISION
         if self._starts_tls:
-            return Wait.TLS
-        return Wait.BODY if self._phase is Phase.BODY else Wait.COMMAND
+            return _WAIT_TLS
+        return _WAIT_BODY if self._phase is _BODY else _WAIT_COMMAND
 
     @property
     def phase(self) -> Phase:
@@ -241,19 +246,19 @@ class SmtpServer:
             self._output.append(reply.wire)
         self.ended_by = reason
         self._end_transaction(reason)
-        self._phase = Phase.CLOSING
+        self._phase = _CLOSING
         self._exchange = None
         self._input.clear()
 
     def _end_transaction(self, reason: str | None) -> None:
         """Forget the transaction, telling so when `reason` is given and there is one."""
-        is_open = Phase.SENDER <= self._phase <= Phase.BODY
+        is_open = _SENDER <= self._phase <= _BODY
         if self._swallow is not None:
-            is_open = self._swallow[1] >= Phase.SENDER
+            is_open = self._swallow[1] >= _SENDER
         if is_open and reason is not None:
             self._aborted = Aborted(reason)
-        if self._phase > Phase.READY:
-            self._phase = Phase.READY
+        if self._phase > _READY:
+            self._phase = _READY
         self._body = self._swallow = None
         self._smtputf8 = False
 
@@ -330,7 +335,7 @@ class SmtpServer:
             # Some devices never say HELO. After STARTTLS the client knows EHLO and owes it.
             rule.is_tolerated and self._options.tolerant and not self._upgraded
         ):
-            refusal = replies.HELLO_FIRST if self._phase is Phase.NEW else rule.early
+            refusal = replies.HELLO_FIRST if self._phase is _NEW else rule.early
         elif self._phase > rule.last:
             refusal = rule.late
         elif self._options.needs_tls and not self.is_tls and not rule.before_tls:
@@ -350,13 +355,13 @@ class SmtpServer:
         if not is_word and not self._options.tolerant:
             self._send(replies.BAD_HELLO)
             return
-        if self._phase is not Phase.NEW:
+        if self._phase is not _NEW:
             self._junk += 1
             if self._junk > self._options.junk:
                 self._close(replies.TOO_MUCH_JUNK, "junk")
                 return
         self._end_transaction("hello")  # RFC 5321 4.1.4
-        self._phase = Phase.READY
+        self._phase = _READY
         self.helo = _NOT_A_NAME.sub("?", name[:255])
         self.is_extended = is_extended
         options = self._options
@@ -483,11 +488,11 @@ class SmtpServer:
         elif got is Progress.COMPLETE:
             return self._finish_body()
         elif got is Progress.CHUNK:
-            self._phase = Phase.CHUNKS
+            self._phase = _CHUNKS
             self._send(replies.CHUNK_OK)
         elif got is Progress.TOO_LARGE:
             # the rest is read for nothing, and refused at its end
-            self._swallow = (replies.TOO_LARGE, Phase.READY)
+            self._swallow = (replies.TOO_LARGE, _READY)
             return Aborted("too-large")
         elif got is Progress.ENDLESS:
             self._close(replies.TOO_LARGE, "too-large")
@@ -499,7 +504,7 @@ class SmtpServer:
         if self._swallow is None:
             return self._ask(BodyEnd())
         reply, phase = self._swallow
-        if phase <= Phase.READY:
+        if phase <= _READY:
             self._end_transaction(None)
         else:
             self._body = self._swallow = None
@@ -528,18 +533,18 @@ class SmtpServer:
         body = self._body or self._new_body()
         if self._options.needs_tls and not self.is_tls:
             self._drop_chunk(size, replies.TLS_FIRST, phase)
-        elif phase < Phase.RECIPIENTS:
+        elif phase < _RECIPIENTS:
             refusal = (replies.HELLO_FIRST, replies.MAIL_FIRST, replies.RCPT_FIRST)[phase]
             self._drop_chunk(size, refusal, phase)
         elif not body.fits(size):
-            self._drop_chunk(size, replies.TOO_LARGE, Phase.READY)
+            self._drop_chunk(size, replies.TOO_LARGE, _READY)
             return Aborted("too-large")
-        elif phase is Phase.RECIPIENTS:
+        elif phase is _RECIPIENTS:
             self._chunk = size, is_last
             return self._ask(Data(is_chunked=True))
         else:
             body.begin_chunk(size, is_last=is_last)
-            self._phase = Phase.BODY
+            self._phase = _BODY
         return None
 
     def _drop_chunk(self, size: int, reply: Reply, phase: Phase) -> None:
@@ -547,7 +552,7 @@ class SmtpServer:
         self._swallow = (reply, phase)
         self._body = self._new_body()
         self._body.begin_chunk(size, is_last=True, is_dropped=True)
-        self._phase = Phase.BODY
+        self._phase = _BODY
 
     # Answers
 
@@ -566,19 +571,19 @@ class SmtpServer:
 
     def _answer_mail(self, reply: Reply, *, smtputf8: bool) -> None:
         if reply.code < 400:
-            self._phase = Phase.SENDER
+            self._phase = _SENDER
             self._smtputf8 = smtputf8
         self._send(reply)
 
     def _answer_rcpt(self, reply: Reply) -> None:
         if reply.code < 400:
-            self._phase = Phase.RECIPIENTS
+            self._phase = _RECIPIENTS
         self._send(reply)
 
     def _answer_data(self, reply: Reply, *, is_chunked: bool) -> None:
         if reply.code >= 400:
             if is_chunked:
-                self._drop_chunk(self._chunk[0], reply, Phase.READY)
+                self._drop_chunk(self._chunk[0], reply, _READY)
             else:
                 self._end_transaction(None)
                 self._send(reply)
@@ -586,14 +591,14 @@ class SmtpServer:
             size, is_last = self._chunk
             self._body = self._new_body()
             self._body.begin_chunk(size, is_last=is_last)
-            self._phase = Phase.BODY
+            self._phase = _BODY
         elif len(self._input):
             # The body came before 354 was sent: the client cannot have read our answer.
             self._close(replies.PIPELINED, "pipelined")
         else:
             self._body = self._new_body()
             self._body.begin_data()
-            self._phase = Phase.BODY
+            self._phase = _BODY
             self._send(reply)
 
     def _answer_body_end(self, reply: Reply) -> None:
@@ -620,8 +625,8 @@ class Rule:
     """
 
     run: Callable[[SmtpServer, bytes], SmtpEvent | None]
-    first: Phase = Phase.NEW
-    last: Phase = Phase.CHUNKS
+    first: Phase = _NEW
+    last: Phase = _CHUNKS
     early: Reply = replies.HELLO_FIRST
     late: Reply = replies.IN_TRANSACTION
     before_tls: bool = True
@@ -636,11 +641,11 @@ class Rule:
 COMMANDS: dict[bytes, Rule] = {
     b"HELO": Rule(SmtpServer._helo),
     b"EHLO": Rule(SmtpServer._ehlo),
-    b"MAIL": Rule(SmtpServer._mail, Phase.READY, Phase.READY, late=replies.NESTED_MAIL,
+    b"MAIL": Rule(SmtpServer._mail, _READY, _READY, late=replies.NESTED_MAIL,
                   before_tls=False, is_tolerated=True, line_limit=MAIL_LINE_LIMIT),
-    b"RCPT": Rule(SmtpServer._rcpt, Phase.SENDER, Phase.RECIPIENTS, replies.MAIL_FIRST, replies.IN_CHUNKS,
+    b"RCPT": Rule(SmtpServer._rcpt, _SENDER, _RECIPIENTS, replies.MAIL_FIRST, replies.IN_CHUNKS,
                   before_tls=False, line_limit=MAIL_LINE_LIMIT),
-    b"DATA": Rule(SmtpServer._data, Phase.RECIPIENTS, Phase.RECIPIENTS, replies.RCPT_FIRST, replies.IN_CHUNKS,
+    b"DATA": Rule(SmtpServer._data, _RECIPIENTS, _RECIPIENTS, replies.RCPT_FIRST, replies.IN_CHUNKS,
                   before_tls=False, ends_group=True, takes_argument=False),
     b"BDAT": Rule(SmtpServer._bdat),  # refuses by itself: its octets must be dropped
     b"RSET": Rule(SmtpServer._reset, takes_argument=False, is_junk=True),
@@ -649,8 +654,8 @@ COMMANDS: dict[bytes, Rule] = {
     b"VRFY": Rule(SmtpServer._verify, is_junk=True),
     b"EXPN": Rule(SmtpServer._expand, is_junk=True),
     b"HELP": Rule(SmtpServer._help, is_junk=True),
-    b"STARTTLS": Rule(SmtpServer._start_tls, last=Phase.READY, ends_group=True, takes_argument=False),
-    b"AUTH": Rule(SmtpServer._auth, Phase.READY, Phase.READY, ends_group=True,
+    b"STARTTLS": Rule(SmtpServer._start_tls, last=_READY, ends_group=True, takes_argument=False),
+    b"AUTH": Rule(SmtpServer._auth, _READY, _READY, ends_group=True,
                   line_limit=AUTH_LINE_LIMIT),
 }
 # fmt: on
