@@ -10,6 +10,7 @@ was deleted and made anew are not given out a second time either.
 # No vowels, so that no id spells a word, and none of the letters that people take for digits.
 _DIGITS = "0123456789bcdfghjkmnpqrstvwxyz"
 _VALUES = {digit: index for index, digit in enumerate(_DIGITS)}
+_PAIRS = [first + second for first in _DIGITS for second in _DIGITS]
 _WIDTH = 11  # 30**11 microseconds last for five centuries
 BLOCK = 4096
 """How many numbers a process takes at a time."""
@@ -18,10 +19,10 @@ BLOCK = 4096
 def to_text(number: int) -> str:
     """The id of `number`, which is at least 0 and below 30**11."""
     text = ""
-    for _ in range(_WIDTH):
-        number, digit = divmod(number, 30)
-        text = _DIGITS[digit] + text
-    return text
+    for _ in range(_WIDTH // 2):
+        number, pair = divmod(number, 900)
+        text = _PAIRS[pair] + text
+    return _DIGITS[number] + text
 
 
 def to_number(queue_id: str) -> int | None:

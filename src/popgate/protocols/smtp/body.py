@@ -1,10 +1,9 @@
 """Reading message bodies in blocks, with one strict reading of line ends.
 
-Neither reader ever looks at single lines: a block is searched for the end of the body, its CR,
-LF and CRLF are counted, and the dots at line starts are taken off, each by one call that runs
-at memory speed. Counts that differ mean that a CR or LF stands alone. What may be the
-beginning of something longer is held back, so that the result does not depend on how the
-client cut its bytes.
+Neither reader ever looks at single lines: a block is searched for the end of the body, its line
+ends are taken out, and the dots at line starts are taken off, each by one call that runs at
+memory speed. A CR or LF that is left stands alone. What may be the beginning of something
+longer is held back, so that the result does not depend on how the client cut its bytes.
 
 DotReader and ChunkReader know the two framings; BodyReader takes the octets of one message from
 the input, within the limits. What is replied to whom is the engine's business.
@@ -95,8 +94,9 @@ def _unfinished(data: bytes) -> int:
 
 
 def _check(block: bytes) -> None:
-    lines = block.count(b"\r\n")
-    if block.count(b"\n") != lines or block.count(b"\r") != lines or b"\0" in block:
+    # Counting CR and LF would say the same, at three times the cost: count is slow for single octets.
+    text = block.replace(b"\r\n", b"")
+    if b"\n" in text or b"\r" in text or b"\0" in text:
         raise BadBody
 
 
