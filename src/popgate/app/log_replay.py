@@ -78,9 +78,12 @@ class LogReplay:
         at = seen.at if seen.at < self._clock.now() else None
         if isinstance(seen, LoginSeen):
             self.logins += 1
+            before = len(self.windows)
             outcome = self._sessions.login(
                 seen.address, seen.identity, seen.protocol, seen.session or None, at=at
             )
+            if len(self.windows) > before:
+                self.windows[-1].since = seen.at
             if outcome == "late":
                 self.refused["late"] = self.refused.get("late", 0) + 1
         else:
