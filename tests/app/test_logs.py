@@ -1,5 +1,6 @@
 """Log lines."""
 
+import asyncio
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -124,6 +125,15 @@ def test_lines_gather_for_a_moment_under_one_timer(pipe: Pipe) -> None:
         assert seconds == logs.GATHER_SECONDS <= 0.02
         call()
         assert pipe.read().count(b"\n") == 3
+
+
+async def test_a_line_of_an_idle_process_comes_by_itself(pipe: Pipe) -> None:
+    writer = LogWriter(pipe.fd, "logfmt", asyncio.get_running_loop().call_later)
+    for _ in range(2):
+        writer(Event("x", 0, {}))
+        assert pipe.read() == b""
+        await asyncio.sleep(5 * logs.GATHER_SECONDS)
+        assert pipe.read().count(b"\n") == 1
 
 
 def test_a_timer_that_is_set_is_not_set_again_when_lines_left_earlier(pipe: Pipe) -> None:
