@@ -1,14 +1,18 @@
 """A real server that other mail servers ask: sockets, who may connect, and what happens at a reload."""
 
 import os
+import shlex
 import signal
 import socket
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from relay_site import policy_request
+from support.documents import blocks
+from support.documents import listeners as listeners_of
 from support.popgate import Popgate
 
 SETTINGS = '[grants]\nsender = "bound"\ntrusted = ["198.51.100.0/24"]\n'
@@ -62,6 +66,19 @@ def test_all_four_services_answer(tmp_path: Path) -> None:
         assert ask(policy, b"GET / HTTP/1.1\n\n") == b""
         site.wait_for("relay.unreadable")
     assert not (tmp_path / "line").exists()
+
+
+def test_the_documented_question(tmp_path: Path) -> None:
+    (toml,), (command,) = (blocks("questions.md", "line", language) for language in ("toml", "sh"))
+    ((service, bind, more),) = listeners_of(toml)
+    assert (service, more) == ("line", {})
+    with Popgate(tmp_path / "site", [(service, "")], SETTINGS) as site:
+        for client, answer in (("198.51.100.9", "yes\n"), ("203.0.113.9", "no\n")):
+            place = f"127.0.0.1/{site.port('line')}"
+            line = command.replace(bind.replace(":", "/"), place).replace("203.0.113.9", client)
+            assert place in line
+            done = subprocess.run(shlex.split(line), capture_output=True, text=True, timeout=10, check=True)
+            assert done.stdout == answer
 
 
 def test_a_hundred_connections_of_one_server_are_taken_and_use_up_nobodys_limit(tmp_path: Path) -> None:

@@ -173,7 +173,8 @@ class ListenerSettings:
     socket_group: Annotated[
         str,
         Doc(
-            "The system group that may connect to a unix: socket; empty: that of the process.",
+            "The system group that may connect to a unix: socket; empty: that of the process. Like"
+            " socket_mode it counts when the socket is made: a reload changes neither.",
             example='"postfix"',
         ),
     ] = ""
