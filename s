@@ -1,1 +1,0 @@
-logrotate state -- version 2
