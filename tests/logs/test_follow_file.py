@@ -370,6 +370,71 @@ def test_rotation(log: Log, kind: str, moment: Callable[[Log, Callable[[Log], No
     assert log.follower is not None and log.follower.is_complete
 
 
+def test_a_writer_that_was_not_told_of_the_rotation_is_read_on(log: Log) -> None:
+    log.write(3)
+    log.start(start="beginning")
+    log.look()
+    log.rename()
+    log.path.touch(mode=0o640)
+    log.look()
+    descriptors = len(os.listdir("/proc/self/fd"))
+    for _ in range(10):
+        log.write()
+        log.look(STILL_SECONDS)
+    assert log.read == log.written
+    log.open()
+    log.write()
+    for _ in range(3):
+        log.look(STILL_SECONDS * 10)
+    assert log.read == log.written
+    assert len(os.listdir("/proc/self/fd")) == descriptors - 1  # it is given up when it is still
+
+
+def test_what_a_long_line_in_a_rotated_file_ends_with_is_no_line(log: Log) -> None:
+    log.write(3)
+    log.start(start="beginning")
+    log.look()
+    log.stop()
+    log.write(2)
+    log.raw(b"x" * LONGEST_LINE * 9 + b"\n" + b"y" * LONGEST_LINE * 9)
+    log.raw(b"Nov 24 11:00:00 mail pop3d: an attempt\n")
+    log.write(2)
+    log.raw(b"Nov 24 11:00:00 mail pop3d: half a li")
+    renamed_and_packed(gzip.compress, ".gz")(log)
+    log.write(2)
+    log.start()
+    log.look()
+    assert log.read == log.written
+
+
+def test_a_mark_fits_what_was_read_and_nothing_else() -> None:
+    octets = bytes(range(256)) * 8
+
+    def reader(of: bytes) -> Callable[[int, int], bytes]:
+        return lambda offset, count: of[offset : offset + count]
+
+    mark = Mark.of(1, 2, 1000, octets[:600], octets[700:1000], is_within=True, modified_ns=7)
+    assert mark == Mark.from_json(mark.to_json())
+    assert mark.fits(reader(octets)) and mark.fits(reader(octets[:1000]))
+    for place in (0, 511, 744, 999):
+        assert not mark.fits(reader(octets[:place] + b"?" + octets[place + 1 :])), place
+    assert mark.fits(reader(octets[:600] + b"?" + octets[601:]))  # it is not all of it
+    assert not mark.fits(reader(octets[:999])) and not mark.fits(reader(b""))
+    assert not Mark.of(1, 2, 0, b"", b"", is_within=False, modified_ns=0).fits(reader(octets))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [None, 7, [], {}, {"device": 1}, {**Mark(1, 2, 3, "a", "b").to_json(), "offset": -1}]
+    + [
+        {**Mark(1, 2, 3, "a", "b").to_json(), name: []}
+        for name in ("device", "inode", "offset", "head", "tail")
+    ],
+)
+def test_what_is_no_mark(document: object) -> None:
+    assert Mark.from_json(document) is None
+
+
 def test_a_writer_without_append_leaves_a_hole(log: Log) -> None:
     log.open(flags=0)
     log.start(start="beginning")
@@ -552,6 +617,22 @@ def test_a_log_that_others_write_does_not_count_until_they_cannot(log: Log, mode
     assert log.read == log.written[-1:]
     assert log.told() == ["untrusted", "found"]
     assert "chmod" in log.notes[0].detail
+
+
+def test_what_was_written_before_it_could_be_trusted_never_counts(log: Log) -> None:
+    """Also where the file was taken away and another one came."""
+    log.write()
+    log.path.chmod(0o666)
+    log.start()
+    log.look()
+    log.path.unlink()
+    log.look()
+    log.open()
+    log.write(3)
+    log.look()
+    log.write()
+    log.look()
+    assert log.read == log.written[-1:]
 
 
 def test_a_mode_that_changes_while_it_is_followed(log: Log) -> None:

@@ -13,7 +13,8 @@ import pytest
 from popgate.integrations.logs import follow_source
 from popgate.integrations.logs.follow_file import FollowedFile
 from popgate.integrations.logs.follow_service import SEEN_A_TURN
-from support.follow import FollowSite, dovecot_login, until
+from popgate.integrations.logs.settings import FollowSettings
+from support.follow import FollowSite, dovecot_login, dovecot_logout, until
 
 HERE = "2001:db8::9"
 THERE = "203.0.113.10"
@@ -146,6 +147,49 @@ async def test_one_process_follows_and_its_end_hands_over(site: FollowSite) -> N
     await site.stop()
 
 
+async def test_the_end_in_one_log_is_not_the_end_while_another_has_a_session(tmp_path: Path) -> None:
+    site = FollowSite(tmp_path, revoke_on_logout=True)
+    site.write()
+    other = site.log.with_name("other.log")
+    other.touch(mode=0o640)
+    site.also.append(FollowSettings(file=str(other)))
+    site.start()
+    await site.caught_up()
+    site.login("alice", HERE, "s1")
+    with other.open("ab") as file:
+        file.write(dovecot_login("alice", HERE, "s2", site.clock.now()))
+    await site.told_soon("follow.login", 2)
+    site.logout("alice", "s1")
+    await site.told_soon("follow.logout")
+    assert site.may_relay(HERE)
+    with other.open("ab") as file:
+        file.write(dovecot_logout("alice", "s2", site.clock.now()))
+    await site.told_soon("follow.logout", 2)
+    assert not site.may_relay(HERE)
+    await site.stop()
+
+
+@pytest.mark.parametrize(("older", "counts"), [(0, True), (85000, True), (87000, False)])
+async def test_a_place_of_yesterday_is_none(site: FollowSite, older: int, counts: bool) -> None:
+    """What was written since cannot grant anything; the log is begun at its end again."""
+    site.start()
+    await site.caught_up()
+    site.login("alice", HERE)
+    await site.told_soon("follow.login")
+    await site.stop()
+    assert site.state is not None
+    (path,) = site.state.glob("*.json")
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps({**document, "saved_at": document["saved_at"] - older}))
+    site.login("bob", THERE, "s2")
+    site.start()
+    await site.caught_up()
+    site.login("carol", "203.0.113.77", "s3")
+    await site.told_soon("follow.login", identity="carol@example.org")
+    assert site.may_relay(THERE) == counts
+    await site.stop()
+
+
 async def test_a_lock_that_was_removed_is_made_anew(site: FollowSite) -> None:
     followers = site.start()
     await site.told_soon("follow.start")
@@ -259,7 +303,7 @@ async def test_a_state_that_cannot_be_written_is_told(site: FollowSite) -> None:
     site.start()
     await site.told_soon("follow.start")
     assert site.state is not None
-    await until(lambda: len(list(site.state.iterdir())) == 2)
+    await until(lambda: any(site.state.glob("*.json")))
     for path in site.state.glob("*.json"):
         path.unlink()
         path.mkdir()

@@ -59,6 +59,7 @@ class FollowSite:
         self.grants_settings = GrantSettings(never=[], **settings)
         self.grants = Grants(MemoryStore(), self.grants_settings, self.clock, self.sink)
         self.follow = FollowSettings(file=str(self.log))
+        self.also: list[FollowSettings] = []
         self.followers: LogFollowers | None = None
 
     def start(self) -> LogFollowers:
@@ -66,9 +67,8 @@ class FollowSite:
         return self.followers
 
     def another(self) -> LogFollowers:
-        spec = follow_spec(self.follow, "example.org", self.clock)
         return LogFollowers(
-            [spec],
+            [follow_spec(one, "example.org", self.clock) for one in (self.follow, *self.also)],
             None if self.state is None else str(self.state),
             grants=self.grants,
             settings=self.grants_settings,
