@@ -190,6 +190,7 @@ def test_log_007_the_journal_is_believed_only_for_the_unit_of_the_server() -> No
         {"_SYSTEMD_UNIT": "apache2.service", "_UID": "33", "_COMM": "php"},
         {"SYSTEMD_UNIT": "dovecot.service", "UNIT": "dovecot.service", "_UID": "1000"},
         {"_SYSTEMD_UNIT": ["dovecot.service"], "_UID": "0"},
+        {"_SYSTEMD_UNIT": "dovecot.service", "_UID": "5000", "_COMM": "logger"},  # a user's Sieve script
     ):
         assert not everything().feed(json.dumps(fields | forged).encode(), NOW), forged
     record = journal_record(fields | trusted)

@@ -101,6 +101,8 @@ def test_windows_that_are_open_now_are_granted(site: Path, run_json: Run) -> Non
     )
     assert grant["login_at"] == pytest.approx(now - 300, abs=2)
     assert grant["renewed_at"] == pytest.approx(now - 200, abs=60)
+    assert run_json("logs", "replay", log)["granted"] == 1  # again: nothing changes
+    assert run_json("grant", "list") == [grant]
 
 
 @pytest.mark.parametrize(
@@ -127,6 +129,13 @@ def test_rotated_files_are_read_in_the_order_of_their_change(site: Path, run_jso
     older = write(site / "mail.log.1", login(NOON), at=NOON + 10)
     window = run_json("logs", "replay", "--dry-run", newer, older)["windows"][0]
     assert window["until"] == pytest.approx(NOON + 2000 + 900, abs=300)
+
+
+def test_a_line_from_the_future_does_not_stop_the_others(site: Path, run_json: Run) -> None:
+    log = write(site / "mail.log", login(4e9), login(NOON), at=NOON + 5)
+    told = run_json("logs", "replay", "--dry-run", log)
+    assert told["refused"] == {"future": 1}
+    assert [window["from"] for window in told["windows"]] == [NOON]
 
 
 def test_half_a_line_at_the_end_does_not_count(site: Path, run_json: Run) -> None:

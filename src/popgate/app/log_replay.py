@@ -10,6 +10,7 @@ from popgate.grants.service import Grants
 from popgate.grants.settings import GrantSettings
 from popgate.grants.stores.memory import MemoryStore
 from popgate.integrations.logs import LoginSeen, Seen
+from popgate.integrations.logs.times import AHEAD_SECONDS
 from popgate.integrations.open_sessions import RENEWALS_A_TICK, OpenSessions
 from popgate.values.address import ClientAddress
 from popgate.values.event import Event
@@ -72,8 +73,12 @@ class LogReplay:
             local_domains=frozenset(config.local_domains),
         )
 
-    def take(self, seen: Seen) -> None:
-        """One login or logout. One that is out of order counts at the time that it names."""
+    def take(self, seen: Seen, latest: float = float("inf")) -> None:
+        """One login or logout. One that is out of order counts at the time that it names; one of later
+        than a day after `latest`, when the log ended, does not count."""
+        if seen.at > latest + AHEAD_SECONDS:
+            self.refused["future"] = self.refused.get("future", 0) + 1
+            return
         self.advance(seen.at)
         at = seen.at if seen.at < self._clock.now() else None
         if isinstance(seen, LoginSeen):

@@ -106,8 +106,8 @@ class _Source:
         self._hosts = frozenset(hosts)
         self._opened = sorted((_open(name) for name in files), key=lambda file: file.ended_at)
 
-    def read(self, patterns: "Sequence[Pattern]", take: "Callable[[Seen], None]") -> None:
-        """Hand everything that is seen to `take`."""
+    def read(self, patterns: "Sequence[Pattern]", take: "Callable[[Seen, float], None]") -> None:
+        """Hand everything that is seen to `take`, with the time at which its file ended."""
         from popgate.integrations.logs import Recogniser
         from popgate.integrations.logs.log_files import LogFileError, blocks
 
@@ -124,7 +124,7 @@ class _Source:
                     for block in blocks(file.stream, lambda place, done=done: advance(done + place)):  # type: ignore[misc]
                         self.octets += len(block)
                         for seen in recogniser.feed_block(block, file.ended_at):
-                            take(seen)
+                            take(seen, file.ended_at)
                 except LogFileError as error:
                     raise BadUsage(f"{file.name}: {error}") from None
                 done += file.octets
@@ -322,7 +322,7 @@ def _logins(source: _Source, patterns: "Sequence[Pattern]") -> "dict[tuple[objec
 
     found: dict[tuple[object, ...], LoginSeen] = {}
 
-    def take(seen: "Seen") -> None:
+    def take(seen: "Seen", latest: float) -> None:
         if isinstance(seen, LoginSeen):
             found.setdefault((seen.at, seen.address, seen.identity, seen.protocol, seen.pid), seen)
 

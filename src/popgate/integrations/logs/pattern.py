@@ -52,8 +52,9 @@ class Pattern:
 
     `programs` maps each program name to the protocol that it speaks; "" where the line itself
     says it (group `protocol`). `units` are the systemd units (with * for any text) from which the journal
-    may have such lines; empty: any service unit of root's. `session_is_pid`: login and
-    logout of a session have the same pid.
+    may have such lines; empty: any service unit of root's. `as_root`: only root's processes write
+    them, so what a server runs for its users cannot. `session_is_pid`: login and logout of a session
+    have the same pid.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Pattern:
     syntax: str
     programs: Mapping[str, LoginProtocol | Literal[""]]
     units: tuple[str, ...]
+    as_root: bool
     forms: tuple[Form, ...]
     session_is_pid: bool
 
@@ -77,6 +79,8 @@ class Pattern:
         journal, but not from the unit of a mail server."""
         if origin is None:
             return True
+        if self.as_root and origin.uid != 0:
+            return False
         if self.units:
             return any(fnmatchcase(origin.unit, unit) for unit in self.units)
         return origin.uid == 0 and origin.unit.endswith(".service") and not origin.unit.startswith("user@")

@@ -26,7 +26,7 @@ from popgate.values.value import value
 _KEYS = frozenset(
     (
         *("name", "title", "versions", "known_from", "source", "syntax", "programs", "units"),
-        *("session", "contains", "example"),
+        *("as_root", "session", "contains", "example"),
         *KINDS,
     )
 )
@@ -91,6 +91,9 @@ def pattern_of(document: Mapping[str, object]) -> Pattern:
     syntax = _text(document, "syntax") or "syslog"
     if syntax not in ("syslog", *OWN_FILES):
         raise PatternError(("syntax",), "is no such word", f"one of syslog, {', '.join(OWN_FILES)}")
+    as_root = document.get("as_root", False)
+    if not isinstance(as_root, bool):
+        raise PatternError(("as_root",), "must be true or false", "write as_root = true, or leave it out")
     session = _text(document, "session")
     if session not in ("", "pid"):
         raise PatternError(("session",), "is no such word", 'write session = "pid", or leave it out')
@@ -103,6 +106,7 @@ def pattern_of(document: Mapping[str, object]) -> Pattern:
         syntax=syntax,
         programs=_programs(document),
         units=tuple(_texts_of(document, "units")),
+        as_root=as_root,
         forms=make_forms(forms, _texts_of(document, "contains")),
         session_is_pid=session == "pid",
     )
