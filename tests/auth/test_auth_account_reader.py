@@ -221,6 +221,15 @@ def test_what_did_not_change_is_not_read_again(database, readings):
     assert database.credentials(BOB).is_enabled and len(readings) == 1
 
 
+def test_commands_that_change_nothing_have_nothing_read_again(database, path, readings, elsewhere):
+    _warm(database)
+    readings.clear()
+    elsewhere(_change, path, "get", "ann@example.org")
+    elsewhere(_sql, path, "SELECT count(*) FROM accounts", "PRAGMA wal_checkpoint(PASSIVE)")
+    assert database.credentials(ANN).is_enabled
+    assert readings == []
+
+
 def test_names_that_nobody_has_are_not_kept(database, readings):
     _warm(database)
     readings.clear()
@@ -389,6 +398,19 @@ def test_a_file_put_in_the_place_of_the_database_is_used_a_second_later(database
     database.disable("ann@example.org")  # by the connection for writing
     assert not database.credentials(ANN).is_enabled
     assert elsewhere(_sql, path, "SELECT count(*) FROM accounts WHERE is_enabled") == 1
+
+
+def test_whatever_is_asked_is_asked_of_the_file_in_place(database, path, clock, elsewhere):
+    assert database.get("ann@example.org").is_enabled and database.recoverable(ANN)
+    elsewhere(_fill, f"{path}.restored")
+    elsewhere(_change, f"{path}.restored", "disable", "ann@example.org")
+    elsewhere(_put_in_place, f"{path}.restored", path)
+    clock.advance(account_reader.LOOK_SECONDS)
+    assert not database.get("ann@example.org").is_enabled
+    elsewhere(_fill, f"{path}.restored")
+    elsewhere(_put_in_place, f"{path}.restored", path)
+    clock.advance(account_reader.LOOK_SECONDS)
+    assert database.recoverable(ANN).is_enabled
 
 
 def test_a_database_that_was_taken_away_is_not_served_from_memory(database, path, clock):

@@ -82,8 +82,6 @@ class AccountReader:
 
     def recoverable(self, identity: Identity) -> RecoverableCredentials | None:
         """The same with the recoverable secret in place of the hash. Raises LookupUnavailable."""
-        if self._monotonic() >= self._look_at:
-            self._look()
         row = self._row(_SECRET, str(identity))
         return None if row is None else RecoverableCredentials(row[0], row[1] == 1, read_terms(row[2:]))
 
@@ -120,16 +118,20 @@ class AccountReader:
         return self._owners.get(sender, ())
 
     def _read_owners(self) -> None:
-        version = self.query("PRAGMA data_version")[0][0]
+        version = self.query("PRAGMA data_version")[0][0]  # of this connection; another counts anew
+        connection = self._connection
         if version != self._owners_version:
             owners: dict[str, list[str]] = {}
             for address, senders in self.query(_SENDERS):
                 for each in senders.split():
                     owners.setdefault(each, []).append(address)
-            self._owners, self._owners_version = owners, version
+            self._owners = owners
+            self._owners_version = version if connection is self._connection else _NO_VERSION
 
     def query(self, query: str, *arguments: str) -> Sequence[Any]:
         """All rows of a SELECT. Raises sqlite3.Error."""
+        if self._monotonic() >= self._look_at:
+            self._look()
         if self._connection is not None:
             return self._connection.execute(query, arguments).fetchall()
         return self._open(query, arguments)
@@ -140,7 +142,7 @@ class AccountReader:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-        self._owners_state, self._owners_version = None, _NO_VERSION  # another connection counts anew
+        self._owners_state, self._owners_version = None, _NO_VERSION
 
     def _row(self, query: str, name: str) -> Sequence[Any] | None:
         try:

@@ -455,6 +455,9 @@ def _keep_private(path: str) -> None:
 
 
 def _migrate(connection: sqlite3.Connection, path: str) -> None:
+    # A commit, be it of nothing, has every server read its accounts again.
+    if connection.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS):
+        return
     connection.execute("BEGIN IMMEDIATE")
     try:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
