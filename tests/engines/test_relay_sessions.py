@@ -107,10 +107,24 @@ def test_counted_later_a_grant_that_has_gone_refuses_the_message_for_good(refusa
     assert answer.startswith(b"action=550 5.7.1 relaying denied for [203.0.113.9]: no mail login")
 
 
+def test_asked_at_data_too_a_grant_that_has_gone_since_rcpt_refuses() -> None:
+    site = RelaySite(quota_messages=1, quota_recipients=1)
+    site.log_in(HOME)
+    talk = site.talk("postfix_policy", identity_header="X-Id")
+    assert asked(talk) == PERMIT
+    assert asked(talk, protocol_state="DATA") == b"action=PREPEND X-Id: alice@example.org (pop3)\n\n"
+    assert site.used(HOME) == [(1, 1, 0)]
+    site.clock.pass_seconds(901)
+    assert asked(talk, protocol_state="DATA").startswith(b"action=550 5.7.1 ")
+    site.log_in(HOME)
+    site.store.fails = True
+    assert asked(talk, protocol_state="DATA").startswith(b"action=451 4.7.1 ")
+
+
 def test_a_store_that_fails_at_the_count_defers() -> None:
     site = RelaySite()
     site.log_in(HOME)
-    talk = site.talk("postfix_policy", charge="end-of-message")
+    talk = site.talk("postfix_policy", charge="end-of-message", on_store_fault="defer_if_permit")
     assert asked(talk) == PERMIT
     site.store.fails = True
     assert asked(talk, protocol_state="END-OF-MESSAGE", size="10").startswith(b"action=451 4.7.1 ")

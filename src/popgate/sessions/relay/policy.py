@@ -5,7 +5,8 @@ questions about a message, over one connection as long as it lasts. So a session
 of one message: the client, the sender, the grant and how many recipients it was given for.
 
 - RCPT: the decision. Anything before it gets `dunno`: there is no envelope yet.
-- DATA: the header that names the identity, where one is configured; the count with charge = "data".
+- DATA: the header that names the identity, where one is configured; the count with charge = "data";
+  with "rcpt" a second look at the grant.
 - END-OF-MESSAGE: the count with charge = "end-of-message", when the size is known at last.
 
 A message about which nobody asked at RCPT (mail for the site's own users, an authenticated client)
@@ -158,7 +159,7 @@ class PostfixPolicySession(QuestionSession):
 
     def _data(self, request: PolicyRequest) -> bytes:
         message = self._known(request)
-        if message is not None and self._policy.charge == "data":
+        if message is not None and self._policy.charge != "end-of-message":
             refusal = self._charge(request, message)
             if refusal is not None:
                 return refusal
@@ -193,14 +194,16 @@ class PostfixPolicySession(QuestionSession):
         return message if message and message.is_permitted and instance == message.instance != "" else None
 
     def _charge(self, request: PolicyRequest, message: _Message) -> bytes | None:
-        """Count the message, once; None where it is counted, else the refusal."""
-        if message.grant is None or message.is_charged:
+        """Count the message, once; None where it is counted, else the refusal. One that is counted
+        already is looked at again: the grant may have gone since RCPT."""
+        if message.grant is None:
             return None
-        usage = Usage(1, message.relayed, request.number("size"))
+        usage = _NOTHING if message.is_charged else Usage(1, message.relayed, request.number("size"))
         decision = self._desk.grants.charge(message.grant, usage, self._session)
         if decision.verdict == "permit":
-            message.is_charged = True
-            self._tell(request, decision, each=True, recipients=message.relayed)
+            if not message.is_charged:
+                message.is_charged = True
+                self._tell(request, decision, each=True, recipients=message.relayed)
             return None
         return self._refused(request, decision, is_accepted=True)
 
@@ -209,7 +212,11 @@ class PostfixPolicySession(QuestionSession):
     def _refused(self, request: PolicyRequest, decision: Decision, *, is_accepted: bool = False) -> bytes:
         """`is_accepted`: its recipients were, so nobody but us can refuse it now."""
         self._tell(request, decision)
-        if decision.verdict == "defer" and self._policy.on_store_fault == "defer_if_permit":
+        if (
+            decision.verdict == "defer"
+            and self._policy.on_store_fault == "defer_if_permit"
+            and not is_accepted
+        ):
             return action(f"DEFER_IF_PERMIT 4.7.1 {decision.text}")
         if decision.verdict == "refuse" and self._policy.refusal == "dunno" and not is_accepted:
             return DUNNO
@@ -241,6 +248,7 @@ class PostfixPolicySession(QuestionSession):
         )
 
 
+_NOTHING: Final = Usage()
 _AUTHENTICATED: Final = Decision("permit", "auth", "", None)
 _NO_SENDER: Final = Decision("refuse", "malformed", "relaying denied: the sender is not known", None)
 _CODES: Final = {"refuse": "550 5.7.1", "quota": "452 4.7.1", "defer": "451 4.7.1"}
