@@ -57,6 +57,41 @@ def test_a_block_tells_what_its_lines_tell(lines: list[str]) -> None:
     ]
 
 
+WRITTEN = st.sampled_from(
+    [
+        "Nov 24 11:31:02 mail {program}[7]: {text}",
+        "Nov 24 11:31:02 mail {program}[7]:{text}",
+        "2026-11-24T11:31:02+00:00 mail {program}[7]: {text}",
+        "<22>1 2026-11-24T11:31:02Z mail {program} 7 - - {text}",
+        "<22>1 2026-11-24T11:31:02Z mail {program} 7 - - \ufeff{text}",
+        "2026-11-24T11:31:02Z stderr F Nov 24 11:31:02 mail {program}[7]: {text}",
+        "json",
+        "docker",
+    ]
+)
+
+
+@given(st.sampled_from(LINES), WRITTEN)
+def test_the_search_passes_over_no_line(line: str, written: str) -> None:
+    """A line is searched for texts before it is read; what is seen in its record is seen in it."""
+    own = read_line(line, HERE, list(OWN_FILES.values()))
+    assert own is not None
+    text, program = own.text.strip(), own.program
+    if written == "json":
+        fields = {"timestamp": "2026-11-24T11:31:02Z", "host": "mail", "appname": program, "procid": 7}
+        line = json.dumps(fields | {"message": text})
+    elif written == "docker":
+        inner = f"Nov 24 11:31:02 mail {program}[7]: {text}\n"
+        line = json.dumps({"log": inner, "stream": "stdout", "time": "2026-11-24T11:31:02Z"})
+        line = line.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    else:
+        line = written.format(program=program, text=text)
+    record = read_line(line, HERE, list(OWN_FILES.values()))
+    assert record is not None
+    assert (record.program, record.text.strip()) == (program, text)
+    assert list(everything().feed(line.encode(), NOW)) == list(everything().feed_record(record, NOW))
+
+
 @given(near_lines())
 def test_a_login_s_address_and_user_stand_in_its_line(line: str) -> None:
     for one in everything().feed(line.encode("utf-8", "surrogatepass"), NOW):

@@ -227,8 +227,8 @@ class _Needle:
     leads: bool
 
 
-_BEFORE_TEXT = frozenset(b' "\t,\xbf')
-"""A blank, the quote of JSON, a field's end, the last octet of a byte order mark."""
+_BEFORE_TEXT = frozenset(b' :"\t,\xbf')
+"""A blank or colon, the quote of JSON, a field's end, the last octet of a byte order mark."""
 
 
 def _needles(patterns: Sequence[Pattern]) -> list[_Needle]:
