@@ -236,6 +236,12 @@ def test_where_ends_are_not_told_the_window_runs_from_the_login() -> None:
     assert not is_live_after(site, 20)
 
 
+def test_where_ends_are_not_counted_one_that_is_told_ends_nothing() -> None:
+    site = Site(GrantSettings(revoke_on_logout=True))
+    site.talk().send(report() + report(session_id="second") + event("mail_user_session_finished"))
+    assert site.granted() == GRANTED
+
+
 def test_commands_of_imap_renew() -> None:
     site = Site()
     talk = site.talk()

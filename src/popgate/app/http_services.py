@@ -45,7 +45,6 @@ class HttpServices:
         self._sessions = OpenSessions(
             self._heard, config.grants, runtime.clock, lambda identity: account_terms(account, identity)
         )
-
         counts = any(listener.session_ends for listener in config.listener)
         self._carried = (
             CarriedSessions(self._sessions, config.data_dir, runtime.clock)

@@ -63,8 +63,8 @@ class DovecotLogins:
         """A session has ended; perhaps one of a delivery, which nobody logged in for. Raises LoginError."""
         key = session_key(session)
         identity = login_identity(user or "", self._default_domain)
-        if identity is None:
-            return
+        if identity is None or not self._tells_ends:
+            return  # without the number of those that are open, the end of one says nothing
         address = read_address(remote) if remote else None
         if self._sessions.logout(key, address, identity) is None and address is None:
             # it began before we listened; a known one needs no such guess
