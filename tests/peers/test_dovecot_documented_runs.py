@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -49,7 +48,7 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS)
 def test_it_works_and_has_no_trap(tmp_path: Path, way: str) -> None:
     counts = EVENTS in WAYS[way]
-    site = Site(tmp_path / "site", window=2, more=f"session_ends = {str(counts).lower()}")
+    site = Site(tmp_path / "site", window=4, more=f"session_ends = {str(counts).lower()}")
     with site.popgate:
         port = site.policy_port
         settings = lines(*WAYS[way], port=port).format()
@@ -66,7 +65,7 @@ def test_it_works_and_has_no_trap(tmp_path: Path, way: str) -> None:
             site.wait_until_relays("127.0.0.9")
             if counts:
                 client = imap(server, "127.0.0.10")
-                time.sleep(3)
+                site.popgate.wait_for("reason=session-open", count=4)
                 assert site.relays("127.0.0.10")
                 client.logout()
         assert "http.refused" not in site.popgate.log

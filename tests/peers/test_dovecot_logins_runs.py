@@ -147,6 +147,12 @@ class Site:
             assert time.monotonic() < deadline, self.popgate.log[-3000:]
             time.sleep(0.02)
 
+    def wait_until_refused(self, source: str, seconds: float = 20) -> None:
+        deadline = time.monotonic() + seconds
+        while self.relays(source):
+            assert time.monotonic() < deadline, self.popgate.log[-3000:]
+            time.sleep(0.2)
+
 
 def dovecot(settings: str, port: int) -> Dovecot:
     return Dovecot(USERS, listen="127.0.0.1, ::1", settings=settings.format(port=port, secret=SECRET))
@@ -269,54 +275,52 @@ def authenticate_for_smtp(
 def test_the_window_runs_from_the_end_of_the_session(
     tmp_path: Path, protocol: Literal["pop3", "imap"]
 ) -> None:
-    site = Site(tmp_path / "site", window=2, more="session_ends = true")
+    site = Site(tmp_path / "site", window=4, more="session_ends = true")
     with site.popgate, dovecot(REPORT + EXPORTER + EXPORTED_SESSIONS, site.policy_port) as server:
         session = pop3(server, "127.0.0.9") if protocol == "pop3" else imap(server, "127.0.0.9")
         site.wait_until_relays("127.0.0.9")
-        time.sleep(3.5)
+        site.popgate.wait_for("reason=session-open", count=4)
         assert site.relays("127.0.0.9"), "its session is open"
         if isinstance(session, socket.socket):
             session.close()
         else:
             session.shutdown()
-        site.popgate.wait_for("reason=session-end")
         assert site.relays("127.0.0.9")
-        time.sleep(2.5)
-        assert not site.relays("127.0.0.9")
+        site.wait_until_refused("127.0.0.9")
 
 
 def test_commands_of_imap_renew_where_ends_are_not_told(tmp_path: Path) -> None:
-    site = Site(tmp_path / "site", window=2)
+    site = Site(tmp_path / "site", window=4)
     with site.popgate, dovecot(REPORT + EXPORTER + EXPORTED_SESSIONS, site.policy_port) as server:
         client = imap(server, "127.0.0.9")
         site.wait_until_relays("127.0.0.9")
-        for _ in range(4):
-            time.sleep(1)
+        for _ in range(5):
+            time.sleep(1.2)
             client.noop()
         assert site.relays("127.0.0.9")
         client.logout()
 
 
 def test_a_session_that_hibernates(tmp_path: Path) -> None:
-    site = Site(tmp_path / "site", window=4, more="session_ends = true")
+    site = Site(tmp_path / "site", window=9, more="session_ends = true")
     with (
         site.popgate,
         dovecot(REPORT + EXPORTER + EXPORTED_SESSIONS + HIBERNATION, site.policy_port) as server,
+        imap(server, "127.0.0.9") as client,
     ):
-        client = imap(server, "127.0.0.9")
         site.wait_until_relays("127.0.0.9")
         client.select()
         client.send(b"x IDLE\r\n")
         assert client.readline().startswith(b"+")
-        time.sleep(2.5)
-        site.popgate.wait_for("reason=session-end")
+        time.sleep(2)  # it hibernates after one
+        renewals = site.popgate.log.count("reason=session-open")
+        time.sleep(3)
+        assert site.popgate.log.count("reason=session-open") == renewals, "that was told as its end"
         client.send(b"DONE\r\n")
         assert client.readline().startswith(b"x OK")
-        time.sleep(6)
-        assert site.relays("127.0.0.9"), "it is awake, and open"
+        site.popgate.wait_for("reason=session-open", count=renewals + 2)  # it is awake, and open
         client.logout()
-        time.sleep(4.5)
-        assert not site.relays("127.0.0.9")
+        site.wait_until_refused("127.0.0.9")
 
 
 def test_popgate_comes_back_while_dovecot_runs(tmp_path: Path) -> None:
