@@ -21,7 +21,7 @@ import pytest
 
 from popgate.auth.authenticator import LookupUnavailable
 from popgate.auth.backends import account_reader, accounts, wal_index
-from popgate.auth.backends.accounts import AccountDatabase
+from popgate.auth.backends.accounts import AccountDatabase, AccountUnknown
 from popgate.auth.backends.wal_index import WalIndex
 from popgate.values.identity import Identity
 from support.clock import ManualClock
@@ -209,6 +209,7 @@ def _warm(database):
     for _ in range(2):
         assert database.credentials(ANN).stored == "hash of secret"
         assert database.listing(ANN).has_mailbox
+        assert database.get("ann@example.org").is_recoverable
 
 
 def test_what_did_not_change_is_not_read_again(database, readings):
@@ -217,6 +218,7 @@ def test_what_did_not_change_is_not_read_again(database, readings):
     for _ in range(10):
         assert database.credentials(ANN).stored == "hash of secret"
         assert database.listing(ANN).has_mailbox
+        assert database.get("ann@example.org").identity == ANN
     assert readings == []
     assert database.credentials(BOB).is_enabled and len(readings) == 1
 
@@ -297,11 +299,14 @@ def test_an_account_changed_in_another_process_counts_at_once(database, path, el
     assert database.credentials(ANN).stored == "hash of new"
     elsewhere(_change, path, "disable", "ann@example.org")
     assert not database.credentials(ANN).is_enabled
+    assert not database.get("ann@example.org").is_enabled
     elsewhere(_change, path, "enable", "ann@example.org")
     assert database.credentials(ANN).is_enabled
     elsewhere(_change, path, "remove", "ann@example.org")
     assert database.credentials(ANN) is None
     assert database.listing(ANN) is None
+    with pytest.raises(AccountUnknown):
+        database.get("ann@example.org")
     assert database.listing(INFO).targets
     elsewhere(_change, path, "remove_alias", "info@example.org")
     assert database.listing(INFO) is None

@@ -10,8 +10,9 @@ recoverable secrets.
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+from popgate.auth.account import Account
 from popgate.auth.addressbook import Listing
 from popgate.auth.authenticator import LookupUnavailable
 from popgate.auth.backends.wal_index import WalIndex
@@ -20,12 +21,19 @@ from popgate.grants.grant import Terms
 from popgate.values.identity import Identity
 from popgate.values.mail import MailAddress
 
+_T = TypeVar("_T")
+
 MOST_KEPT: Final = 20_000
 LOOK_SECONDS: Final = 1.0
 """How often the names are looked at: does a file that somebody put back stand in the database's place?"""
 _NO_VERSION: Final = -1
 _UNKNOWN: tuple[object, object] = ("", "")  # equal to no two files
 
+ACCOUNTS: Final = (
+    "SELECT a.address, a.is_enabled, a.is_device, a.window_seconds, a.max_age_seconds, a.quota_messages,"
+    " a.quota_recipients, a.quota_bytes, a.senders, a.created_at, a.changed_at,"
+    " EXISTS (SELECT 1 FROM secrets s WHERE s.address = a.address) FROM accounts a"
+)
 _TERMS = (
     "a.window_seconds, a.max_age_seconds, a.quota_messages, a.quota_recipients, a.quota_bytes,"
     " a.senders, a.is_device"
@@ -60,25 +68,14 @@ class AccountReader:
         self._state: bytes | None = None
         self._credentials: dict[str, Credentials] = {}
         self._listings: dict[str, Listing] = {}
+        self._accounts: dict[str, Account] = {}
         self._owners: dict[str, list[str]] = {}  # by sender; of when these two were as here:
         self._owners_state: bytes | None = None
         self._owners_version = _NO_VERSION
 
     def credentials(self, identity: Identity) -> Credentials | None:
         """The account's hash and terms as they are now, or None. Raises LookupUnavailable."""
-        name = str(identity)
-        is_kept = self._is_keeping()
-        if is_kept:
-            kept = self._credentials.get(name)
-            if kept is not None:
-                return kept
-        row = self._row(_CREDENTIALS, name)
-        if row is None:
-            return None
-        found = Credentials(row[0], row[1] == 1, read_terms(row[2:]))
-        if is_kept:
-            _keep(self._credentials, name, found)
-        return found
+        return self._kept(self._credentials, str(identity), self._read_credentials)
 
     def recoverable(self, identity: Identity) -> RecoverableCredentials | None:
         """The same with the recoverable secret in place of the hash. Raises LookupUnavailable."""
@@ -87,42 +84,27 @@ class AccountReader:
 
     def listing(self, identity: Identity) -> Listing | None:
         """What mail to this name does; see AddressBook."""
-        name = str(identity)
-        is_kept = self._is_keeping()
-        if is_kept:
-            kept = self._listings.get(name)
-            if kept is not None:
-                return kept
-        try:
-            rows = self.query(_LISTING, name)
-        except sqlite3.Error as error:
-            raise LookupUnavailable(f"account database: {error}") from error
-        if not rows:
-            return None
-        has_mailbox = rows[0][0] == -1 and not rows[0][1]
-        found = Listing(has_mailbox, tuple(read_address(row[2]) for row in rows if row[2] is not None))
-        if is_kept:
-            _keep(self._listings, name, found)
-        return found
+        return self._kept(self._listings, str(identity), self._read_listing)
+
+    def account(self, identity: Identity) -> Account | None:
+        """The account as people see it, or None. Raises LookupUnavailable."""
+        return self._kept(self._accounts, str(identity), self._read_account)
 
     def sender_owners(self, sender: str) -> Sequence[str]:
         """The enabled accounts whose terms list exactly `sender`. Reads them all when anything was changed.
         Raises LookupUnavailable."""
         state = self._state if self._is_keeping() else None
         if state is None or state != self._owners_state:
-            try:
-                self._read_owners()
-            except sqlite3.Error as error:
-                raise LookupUnavailable(f"account database: {error}") from error
+            self._read_owners()
             self._owners_state = state
         return self._owners.get(sender, ())
 
     def _read_owners(self) -> None:
-        version = self.query("PRAGMA data_version")[0][0]  # of this connection; another counts anew
+        version = self._rows("PRAGMA data_version")[0][0]  # of this connection; another counts anew
         connection = self._connection
         if version != self._owners_version:
             owners: dict[str, list[str]] = {}
-            for address, senders in self.query(_SENDERS):
+            for address, senders in self._rows(_SENDERS):
                 for each in senders.split():
                     owners.setdefault(each, []).append(address)
             self._owners = owners
@@ -144,12 +126,43 @@ class AccountReader:
             self._connection = None
         self._owners_state, self._owners_version = None, _NO_VERSION
 
+    def _kept(self, kept: dict[str, _T], name: str, read: Callable[[str], _T | None]) -> _T | None:
+        is_kept = self._is_keeping()
+        if is_kept:
+            found = kept.get(name)
+            if found is not None:
+                return found
+        found = read(name)
+        if is_kept and found is not None:
+            if len(kept) >= MOST_KEPT:
+                kept.clear()
+            kept[name] = found
+        return found
+
+    def _read_credentials(self, name: str) -> Credentials | None:
+        row = self._row(_CREDENTIALS, name)
+        return None if row is None else Credentials(row[0], row[1] == 1, read_terms(row[2:]))
+
+    def _read_account(self, name: str) -> Account | None:
+        row = self._row(ACCOUNTS + " WHERE a.address = ?", name)
+        return None if row is None else read_account(row)
+
+    def _read_listing(self, name: str) -> Listing | None:
+        rows = self._rows(_LISTING, name)
+        if not rows:
+            return None
+        has_mailbox = rows[0][0] == -1 and not rows[0][1]
+        return Listing(has_mailbox, tuple(read_address(row[2]) for row in rows if row[2] is not None))
+
     def _row(self, query: str, name: str) -> Sequence[Any] | None:
+        rows = self._rows(query, name)
+        return rows[0] if rows else None
+
+    def _rows(self, query: str, *arguments: str) -> Sequence[Any]:
         try:
-            rows = self.query(query, name)
+            return self.query(query, *arguments)
         except sqlite3.Error as error:
             raise LookupUnavailable(f"account database: {error}") from error
-        return rows[0] if rows else None
 
     def _is_keeping(self) -> bool:
         """Is what we keep that which a reading would find now, and may what we read now be kept?"""
@@ -165,6 +178,7 @@ class AccountReader:
         self._state = None
         self._credentials.clear()
         self._listings.clear()
+        self._accounts.clear()
 
     def _look(self) -> None:
         # SQLite goes on with the file that it opened, whatever became of its name.
@@ -205,6 +219,18 @@ def read_terms(row: Sequence[Any]) -> Terms:
     return Terms(window_seconds, max_age_seconds, messages, recipients, octets, senders, is_device == 1)
 
 
+def read_account(row: Sequence[Any]) -> Account:
+    """The account, from a row of ACCOUNTS."""
+    return Account(
+        identity=Identity.parse(row[0]),
+        is_enabled=row[1] == 1,
+        is_recoverable=row[11] == 1,
+        terms=read_terms((*row[3:9], row[2])),
+        created_at=row[9],
+        changed_at=row[10],
+    )
+
+
 def read_address(text: str) -> MailAddress:
     local, _, domain = text.rpartition("@")
     return MailAddress(local, domain)
@@ -212,9 +238,3 @@ def read_address(text: str) -> MailAddress:
 
 def _files(path: str) -> tuple[object, object]:
     return file_at(path), file_at(f"{path}-shm")
-
-
-def _keep(kept: dict[str, Any], name: str, found: object) -> None:
-    if len(kept) >= MOST_KEPT:
-        kept.clear()
-    kept[name] = found

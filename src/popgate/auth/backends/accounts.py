@@ -35,7 +35,8 @@ from popgate.auth.account import (
     checked_terms,
 )
 from popgate.auth.addressbook import Listing
-from popgate.auth.backends.account_reader import AccountReader, file_at, read_address, read_terms
+from popgate.auth.authenticator import LookupUnavailable
+from popgate.auth.backends.account_reader import ACCOUNTS, AccountReader, file_at, read_account, read_address
 from popgate.auth.hashing import DUMMY_HASH, hash_password, is_outdated, is_password
 from popgate.auth.logins import Credentials, RecoverableCredentials
 from popgate.grants.grant import DEFAULT_TERMS, Terms
@@ -87,12 +88,6 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 MAX_TARGETS = 500
 _WRITE_WAIT_SECONDS = 10.0
 _READ_WAIT_SECONDS = 0.25  # on the event loop's thread: never long; a reader in WAL mode hardly ever waits
-
-_ACCOUNT = (
-    "a.address, a.is_enabled, a.is_device, a.window_seconds, a.max_age_seconds, a.quota_messages,"
-    " a.quota_recipients, a.quota_bytes, a.senders, a.created_at, a.changed_at,"
-    " EXISTS (SELECT 1 FROM secrets s WHERE s.address = a.address)"
-)
 
 
 class AccountDatabase:
@@ -200,14 +195,17 @@ class AccountDatabase:
     def get(self, address: str) -> Account:
         """Raises BadName, AccountUnknown, AccountStoreError."""
         identity = account_identity(address)
-        rows = self._query(f"SELECT {_ACCOUNT} FROM accounts a WHERE a.address = ?", str(identity))  # noqa: S608
-        if not rows:
+        try:
+            account = self._reader.account(identity)
+        except LookupUnavailable as error:
+            raise AccountStoreError(f"{self._path}: {error}") from error
+        if account is None:
             raise AccountUnknown(f"there is no account {identity}")
-        return _account(rows[0])
+        return account
 
     def list(self) -> Sequence[Account]:
         """All accounts, by address. Raises AccountStoreError."""
-        return [_account(row) for row in self._query(f"SELECT {_ACCOUNT} FROM accounts a ORDER BY a.address")]  # noqa: S608
+        return [read_account(row) for row in self._query(ACCOUNTS + " ORDER BY a.address")]
 
     def set_password(self, address: str, password: str, *, is_recoverable: bool | None = None) -> None:
         """Change the password. `is_recoverable` None keeps a recoverable secret where there was one,
@@ -405,17 +403,6 @@ def _terms_row(terms: Terms) -> dict[str, object]:
         "quota_bytes": terms.quota_bytes,
         "senders": " ".join(terms.senders),
     }
-
-
-def _account(row: Sequence[Any]) -> Account:
-    return Account(
-        identity=Identity.parse(row[0]),
-        is_enabled=row[1] == 1,
-        is_recoverable=row[11] == 1,
-        terms=read_terms((*row[3:9], row[2])),
-        created_at=row[9],
-        changed_at=row[10],
-    )
 
 
 def _one(connection: sqlite3.Connection, query: str, *arguments: str) -> bool:
