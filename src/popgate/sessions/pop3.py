@@ -120,16 +120,15 @@ class Pop3Session:
         self.tick_seconds = policy.tick_seconds
         self.engine = Pop3Server(policy, runtime.token, is_tls=peer.is_tls)
 
-    def decide(self, event: object) -> Reply | Awaitable[Reply]:
+    def decide(self, event: Pop3Event) -> Reply | Awaitable[Reply]:
         """The reply to an event of the engine, or an awaitable of it."""
-        pop3_event = cast(Pop3Event, event)
-        if type(pop3_event) is Authenticate:
-            return self._authenticate(pop3_event.credentials)
-        if type(pop3_event) is Retrieve:
-            return self._retrieve(pop3_event.index, pop3_event.body_lines)
-        if type(pop3_event) is Quit:
-            return self._quit(pop3_event.deleted)
-        if type(pop3_event) is StartTls:
+        if type(event) is Authenticate:
+            return self._authenticate(event.credentials)
+        if type(event) is Retrieve:
+            return self._retrieve(event.index, event.body_lines)
+        if type(event) is Quit:
+            return self._quit(event.deleted)
+        if type(event) is StartTls:
             return replies.START_TLS
         raise TypeError(f"{event!r} is no POP3 event")
 
