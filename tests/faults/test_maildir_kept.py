@@ -397,14 +397,53 @@ def test_when_descriptors_are_short_the_kept_ones_go(site, error):
     maildrop.close()
 
 
-def test_where_no_descriptor_is_left_the_session_fails(site):
+@pytest.mark.parametrize("verb", ["lock", "open_file"])
+def test_where_no_descriptor_is_left_the_session_fails(site, verb):
+    """It fails as a whole: a message that is not listed for once looks like one that was deleted."""
+    site.another().open_maildrop(SALES).close()
+    (site.home / "new/1600000000.x").write_bytes(b"A: b\n")  # is read for its size
+
     def lack(operation):
-        if operation.verb == "lock":
+        if operation.verb == verb:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     site.before = lack
     with pytest.raises(MailboxError, match="Too many open files"):
         site.open()
+    assert site.disk.open_descriptors == []
+
+
+@pytest.mark.parametrize("verb", ["open_directory", "lock", "open_file"])
+def test_the_kept_ones_go_whatever_lacks_a_descriptor(site, verb):
+    site.another().open_maildrop(SALES).close()
+    (site.home / "new/1600000000.x").write_bytes(b"A: b\n")  # is read for its size
+    for identity in users(2):
+        site.poll(identity)
+    kept = site.disk.open_descriptors
+
+    def lack(operation):
+        if operation.verb == verb and set(kept) & set(site.disk.open_descriptors):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    site.before = lack
+    assert site.subjects() == [WIRE]
+    assert not set(kept) & set(site.disk.open_descriptors)
+
+
+def test_reading_a_message_may_lack_a_descriptor_too(site):
+    site.another().deliver(SALES, [WIRE])
+    for identity in users(2):
+        site.poll(identity)
+    kept = site.disk.open_descriptors
+    maildrop = site.open()
+
+    def lack(operation):
+        if operation.verb == "open_file" and set(kept) & set(site.disk.open_descriptors):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    site.before = lack
+    assert b"".join(maildrop.read(0)) == WIRE
+    maildrop.close()
 
 
 def test_nothing_is_kept_unless_told(tmp_path):

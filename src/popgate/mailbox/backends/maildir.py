@@ -149,24 +149,31 @@ class MaildirMailboxes:
 
     def open_maildrop(self, identity: Identity) -> MaildirMaildrop:
         try:
-            # RFC 1939 4: the maildrop is locked exclusively before the TRANSACTION state
-            folder = self._folders.take(identity)
-        except BlockingIOError as error:
-            raise MailboxInUse(f"the mailbox of {identity} is open in another session") from error
+            try:
+                return self._open(identity)
+            except OSError as error:
+                if not self._folders.makes_room_for(error):
+                    raise
+            return self._open(identity)
         except OSError as error:
             raise _mailbox_error(identity, error) from error
-        try:
-            self._clean(folder)
-            return self._list(identity, folder)
-        except BaseException as error:
-            folder.close()
-            if isinstance(error, OSError):
-                raise _mailbox_error(identity, error) from error
-            raise
 
     def close(self) -> None:
         """Close what no session has open; may be used again."""
         self._folders.give_up()
+
+    def _open(self, identity: Identity) -> MaildirMaildrop:
+        try:
+            # RFC 1939 4: the maildrop is locked exclusively before the TRANSACTION state
+            folder = self._folders.take(identity)
+        except BlockingIOError as error:
+            raise MailboxInUse(f"the mailbox of {identity} is open in another session") from error
+        try:
+            self._clean(folder)
+            return self._list(identity, folder)
+        except BaseException:
+            folder.close()
+            raise
 
     def _list(self, identity: Identity, folder: LockedFolder) -> MaildirMaildrop:
         stamp = stamp_of(folder)

@@ -37,7 +37,7 @@ turn than can be kept, some are kept for good rather than all for nothing. Devic
 minute to every quarter of an hour."""
 
 _NEVER = float("-inf")
-_NO_DESCRIPTORS = frozenset((errno.EMFILE, errno.ENFILE))
+NO_DESCRIPTORS: Final = frozenset((errno.EMFILE, errno.ENFILE))
 
 
 class LockedFolder(Folder):
@@ -104,7 +104,7 @@ class KeptFolders:
             elif self._is_locked_again(folder, now):
                 folder.taken_at = now
                 return folder
-        return self._open(identity, now)
+        return LockedFolder(self._disk, self._root, identity, now)
 
     def give_back(self, folder: LockedFolder) -> None:
         """Unlock it: the session is over. It is the caller's no more."""
@@ -122,6 +122,11 @@ class KeptFolders:
         if surplus is not None:
             surplus.close()
 
+    def makes_room_for(self, error: OSError) -> bool:
+        """Whether something failed for want of a descriptor and may go well now: one that nobody
+        uses must never be the one that a session lacks."""
+        return error.errno in NO_DESCRIPTORS and self.give_up()
+
     def give_up(self) -> bool:
         """Close all that are kept; False when there was none."""
         with self._guard:
@@ -130,15 +135,6 @@ class KeptFolders:
         for folder in folders:
             folder.close()
         return bool(folders)
-
-    def _open(self, identity: Identity, now: float) -> LockedFolder:
-        try:
-            return LockedFolder(self._disk, self._root, identity, now)
-        except OSError as error:
-            # A descriptor that nobody uses must never be the one that a session lacks
-            if error.errno not in _NO_DESCRIPTORS or not self.give_up():
-                raise
-        return LockedFolder(self._disk, self._root, identity, now)
 
     def _is_locked_again(self, folder: LockedFolder, now: float) -> bool:
         """False, and closed, when it is not what its path stands for."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from popgate.files.disk import Disk, Entry
 from popgate.mailbox.backends.maildir_folder import release
-from popgate.mailbox.backends.maildir_kept import KeptFolders, LockedFolder
+from popgate.mailbox.backends.maildir_kept import NO_DESCRIPTORS, KeptFolders, LockedFolder
 from popgate.mailbox.backends.maildir_names import arrival_of, seen_name, sizes_of, split_name, uid_of
 from popgate.mailbox.line_ends import READ_BLOCK, measure, to_wire, top
 from popgate.mailbox.mailbox import MailboxError, Message
@@ -128,6 +128,8 @@ class MaildirMaildrop:
             except FileNotFoundError:
                 return None  # another program removed it meanwhile
             except OSError as error:
+                if error.errno in NO_DESCRIPTORS:
+                    raise  # the message has no part in it
                 skip(file.name, error.strerror or "it cannot be read")
                 return None
             if len(known) >= MAX_REMEMBERED_SIZES:
@@ -148,7 +150,12 @@ class MaildirMaildrop:
         self._places = None
         file = self._files[index]
         try:
-            fd = self._open(file)
+            try:
+                fd = self._open(file)
+            except OSError as error:
+                if not self._folders.makes_room_for(error):
+                    raise
+                fd = self._open(file)
         except OSError as error:
             raise MailboxError(f"{file.name!a} cannot be read: {error.strerror}") from error
         blocks = self._wire_blocks(file, fd, body_lines)
