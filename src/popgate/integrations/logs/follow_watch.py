@@ -11,6 +11,8 @@ from contextlib import suppress
 from asyncinotify import Inotify, Mask
 
 POLL_SECONDS = 1.0
+PAUSE_SECONDS = 0.005
+"""Between two looks, so that what is written meanwhile to a busy log is read at once."""
 _FILE_MASK = Mask.MODIFY | Mask.ATTRIB | Mask.MOVE_SELF | Mask.DELETE_SELF
 _DIRECTORY_MASK = Mask.CREATE | Mask.MOVED_TO
 _WATCHES_AT_MOST = 8
@@ -69,9 +71,10 @@ class FileWatch:
         """Until something happens, or somebody wakes us, or `seconds` are over."""
         poll = select.poll()
         poll.register(wakeup.fileno(), select.POLLIN)
-        if self._inotify is not None:
-            poll.register(self._inotify.fd, select.POLLIN)
-        poll.poll(seconds * 1000)
+        if not poll.poll(PAUSE_SECONDS * 1000):
+            if self._inotify is not None:
+                poll.register(self._inotify.fd, select.POLLIN)
+            poll.poll(seconds * 1000)
         wakeup.drain()
         if self._inotify is not None:
             for _ in self._inotify:
