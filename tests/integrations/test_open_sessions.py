@@ -74,6 +74,17 @@ def test_only_the_last_end_starts_the_window() -> None:
     assert not site.may_relay()
 
 
+def test_addresses_that_share_a_grant_share_its_sessions() -> None:
+    site = Site(ipv6_prefix=64, revoke_on_logout=True)
+    site.open.login(HERE, ALICE, "imap", "a")
+    site.open.login(address("2001:db8::ffff"), ALICE, "imap", "b")
+    assert site.open.holds(address("2001:db8::1:2:3"), ALICE)
+    site.open.logout("a")
+    assert site.may_relay()
+    site.open.logout("b")
+    assert not site.may_relay()
+
+
 def test_a_lost_end_is_forgotten_after_the_bound_of_its_protocol() -> None:
     site = Site()
     site.open.login(HERE, ALICE, "pop3", "a")

@@ -157,13 +157,13 @@ class OpenSessions:
             address, identity = known.address, known.identity
         if address is None or identity is None:
             return None
-        if (address, identity) not in self._holders:
+        if self._holder_key(address, identity) not in self._holders:
             self._grants.logout(address, identity, key or "", at=at)
         return known
 
     def holds(self, address: ClientAddress, identity: Identity) -> bool:
         """Has this identity a session open at that address?"""
-        return (address, identity) in self._holders
+        return self._holder_key(address, identity) in self._holders
 
     def resume(self, address: ClientAddress, identity: Identity, protocol: str, key: str) -> None:
         """A session that was told to have ended goes on after all (a server that puts idle ones to sleep
@@ -208,10 +208,14 @@ class OpenSessions:
         for key in [key for key in self._sessions if key.startswith(prefix)]:
             self._drop(key)
 
+    def _holder_key(self, address: ClientAddress, identity: Identity) -> tuple[ClientAddress, Identity]:
+        """Addresses that share a grant (`ipv6_prefix`) share its sessions."""
+        return rules.key_address(address, self._settings), identity
+
     def _open(self, session: OpenSession, window_seconds: float) -> None:
         while len(self._sessions) >= self._most:
             self._forget_one(next(iter(self._sessions)))
-        holder_key = (session.address, session.identity)
+        holder_key = self._holder_key(session.address, session.identity)
         holder = self._holders.get(holder_key)
         if holder is None:
             holder = self._holders[holder_key] = _Holder(session.address, session.identity)
@@ -244,7 +248,7 @@ class OpenSessions:
         session = self._sessions.pop(key, None)
         if session is None:
             return
-        holder_key = (session.address, session.identity)
+        holder_key = self._holder_key(session.address, session.identity)
         holder = self._holders[holder_key]
         del holder.keys[key]
         if not holder.keys:
