@@ -108,7 +108,7 @@ def examples() -> list[tuple[str, Setting]]:
 
 
 def key_of(prefix: str, setting: Setting) -> str:
-    for array in ("listener.", "route.", "follow."):
+    for array in ("listener.", "route.", "follow.", "map."):
         prefix = prefix.replace(array, f"{array}0.")
     return prefix + setting.name
 
@@ -117,6 +117,7 @@ def key_of(prefix: str, setting: Setting) -> str:
 BALANCER = 'proxy_from = ["192.0.2.0/24"]\n[grants]\nnever = ["192.0.2.0/23"]\n'
 ROUTE = '[[delivery.route]]\ndomains = ["partner.example"]\nto = "mx:"\n'
 FOLLOW = '[[follow]]\nfile = "/var/log/mail.log"\n'
+MAP = '[[map]]\npath = "/run/popgate/relay"\nkind = "text"\n'
 
 
 @pytest.mark.parametrize(
@@ -125,7 +126,7 @@ FOLLOW = '[[follow]]\nfile = "/var/log/mail.log"\n'
     ids=lambda part: str(part)[:40],
 )
 def test_each_documented_example_loads(prefix: str, setting: Setting) -> None:
-    text = MINIMAL.replace('"pop3"', '"smtp"') + ROUTE + FOLLOW
+    text = MINIMAL.replace('"pop3"', '"smtp"') + ROUTE + FOLLOW + MAP
     load_text(text, "popgate.toml", [f"{key_of(prefix, setting)}={setting.doc.example}"])
 
 
@@ -147,7 +148,7 @@ def outside(setting: Setting) -> list[str]:
     [(key_of(prefix, setting), given) for prefix, setting in examples() for given in outside(setting)],
 )
 def test_a_value_outside_its_bounds_is_told_with_its_name(key: str, given: str) -> None:
-    problems = errors_of(MINIMAL + ROUTE + FOLLOW, f"{key}={given}")
+    problems = errors_of(MINIMAL + ROUTE + FOLLOW + MAP, f"{key}={given}")
     assert len(problems) == 1
     assert problems[0].startswith(f"--set: {key}")
     assert "must be" in problems[0]
@@ -158,7 +159,9 @@ def test_bounds_themselves_are_accepted() -> None:
         if setting.bounds is None or setting.name == "workers":
             continue
         for number in (setting.bounds.least, setting.bounds.greatest):
-            load_text(MINIMAL + ROUTE + FOLLOW, "popgate.toml", [f"{key_of(prefix, setting)}={int(number)}"])
+            load_text(
+                MINIMAL + ROUTE + FOLLOW + MAP, "popgate.toml", [f"{key_of(prefix, setting)}={int(number)}"]
+            )
 
 
 def test_every_setting_can_be_found_by_its_path() -> None:

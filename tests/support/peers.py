@@ -27,6 +27,8 @@ _FILES = {
     "dovecot-imapd": "/usr/lib/dovecot/imap",
     "dovecot-pop3d": "/usr/lib/dovecot/pop3",
     "postfix": "/usr/lib/postfix/sbin/master",
+    "postfix-cdb": "/usr/lib/postfix/postfix-cdb.so",
+    "postfix-lmdb": "/usr/lib/postfix/postfix-lmdb.so",
     "ucspi-tcp": "tcpserver",
     "daemontools": "setuidgid",
     "redis-server": "redis-server",

@@ -12,6 +12,7 @@ from popgate.app.clock import SystemClock
 from popgate.app.context import BoundListener, ServerContext, make_context
 from popgate.app.delivery import run_delivery
 from popgate.app.follow import follow_specs, make_follow_directory
+from popgate.app.maps import clear_maps, run_maps, write_maps
 from popgate.app.privileges import (
     PrivilegeError,
     drop_privileges,
@@ -26,7 +27,11 @@ from popgate.app.worker import run_worker
 from popgate.auth.throttle import BUFFER_BYTES
 from popgate.config import ConfigError, Loaded, find, load
 from popgate.config.settings import Config
+from popgate.grants.store import StoreError
 from popgate.integrations.logs.follow_patterns import FollowError
+from popgate.integrations.maps.map_file import MapError
+from popgate.integrations.maps.open import open_map
+from popgate.integrations.maps.settings import MapSettings
 from popgate.integrations.ucspi import ProgramError
 from popgate.protocols.relay_ctrl_udp import MIN_KEY_OCTETS
 from popgate.servers.datagrams import open_datagrams
@@ -49,10 +54,10 @@ def serve(config_path: str | None, overrides: Sequence[str], ready_file: str | N
     loaded = load(find(config_path), overrides)
     _print_warnings(loaded)
     config = loaded.config
-    if not config.listener and not config.follow:
+    if not config.listener and not config.follow and not config.map:
         raise StartRefused(
-            "the configuration has no [[listener]] and no [[follow]], so there is nothing to serve;"
-            " `popgate config sample` shows some"
+            "the configuration has no [[listener]], no [[follow]] and no [[map]], so there is nothing to"
+            " serve; `popgate config sample` shows some"
         )
     raise_descriptor_limit()
     try:
@@ -71,10 +76,12 @@ def serve(config_path: str | None, overrides: Sequence[str], ready_file: str | N
     _prepare(config)
     _read_keys(listeners)
     context = make_context(config, listeners, BUFFER_BYTES, SharedMemory())
+    _write_maps(context)
     server = _Server(context, config_path, overrides)
     try:
         return server.run(ready_file)
     finally:
+        server.clear_maps()
         os.close(lock)
         _remove_unix_sockets(listeners)
 
@@ -109,7 +116,7 @@ class _Server:
         self._event("server.end", status=status)
         return status
 
-    def _roles(self, context: ServerContext) -> list[Role]:
+    def _roles(self, context: ServerContext, dropped: Sequence[MapSettings] = ()) -> list[Role]:
         def worker(number: int) -> Role:
             def clear() -> None:
                 context.forget_counts(number)
@@ -120,7 +127,14 @@ class _Server:
             return Role(f"worker-{number}", run, clear)
 
         delivery = Role("delivery", lambda pipes: run_delivery(context, pipes), lambda: None)
-        return [*(worker(number) for number in range(context.workers)), delivery]
+        roles = [*(worker(number) for number in range(context.workers)), delivery]
+        if context.config.map or dropped:
+            roles.append(Role("maps", lambda pipes: run_maps(context, dropped, pipes), lambda: None))
+        return roles
+
+    def clear_maps(self) -> None:
+        """The server has ended, so nobody takes out of the maps what lapses."""
+        clear_maps(self._context.config.map, self._context.clock, self._emit)
 
     def _reload(self) -> Sequence[Role]:
         old = self._context
@@ -155,7 +169,8 @@ class _Server:
             generation=old.generation + 1,
         )
         self._emit = self._context.log()
-        return self._roles(self._context)
+        paths = {each.path for each in config.map}
+        return self._roles(self._context, [each for each in old.config.map if each.path not in paths])
 
     def _announce(self, ready_file: str | None) -> None:
         if ready_file:
@@ -277,12 +292,28 @@ def _prepare(config: Config) -> None:
         make_follow_directory(config)
     except FollowError as fault:
         raise StartRefused(f"[[follow]]: {fault}") from fault
+    try:
+        for each in config.map:
+            open_map(each).close()
+    except MapError as fault:
+        raise StartRefused(f"[[map]]: {fault}") from fault
     for settings in config.listener:
         if settings.service == "ucspi":
             try:
                 program(settings)
             except ProgramError as fault:
                 raise StartRefused(str(fault)) from fault
+
+
+def _write_maps(context: ServerContext) -> None:
+    """Before anybody may ask them: what stands in them may be of a server that was killed."""
+    config = context.config
+    try:
+        if config.map:
+            write_maps(config, context.clock, lambda detail: None)
+    except (MapError, StoreError) as fault:
+        clear_maps(config.map, context.clock, _nobody)
+        raise StartRefused(f"[[map]]: {fault}") from fault
 
 
 def _nobody(event: Event) -> None:

@@ -171,6 +171,7 @@ def explain(
         may_relay = decision.verdict == "permit"
         answer = decision.text or "would be relayed"
     states = [line for line in rest if line.kind == "state"]
+    states += _map_lines(config, client)
     story = [line for line in rest if line.kind == "story"][-last:] if last > 0 else []
     if as_json:
         lines = [verdict, *states, *story]
@@ -195,6 +196,19 @@ def _explanation(config: "Config", client: "ClientAddress") -> "list[Explained]"
 
     with closing(grant_store(config)) as store:
         return explained(config.history_directory, store, config.grants, client, _now(), own_addresses())
+
+
+def _map_lines(config: "Config", client: "ClientAddress") -> "list[Explained]":
+    from popgate.app.maps import maps_that_hold
+    from popgate.grants.history import Explained
+
+    lines = []
+    for settings, held in maps_that_hold(config, client) if config.map else ():
+        is_known = isinstance(held, bool)
+        reason = ("in-map" if held else "not-in-map") if is_known else "map-unreadable"
+        said = ("has it" if held else "has it not") if is_known else str(held)
+        lines.append(Explained("state", None, reason, f"the map {settings.path} {said}"))
+    return lines
 
 
 def _print_explanation(

@@ -22,6 +22,7 @@ COMMANDS = {
     "account": "popgate.cli.account:account",
     "grant": "popgate.cli.grant:grant",
     "queue": "popgate.cli.queue:queue",
+    "map": "popgate.cli.map:map_",
     "logs": "popgate.cli.logs:logs",
     "tcpserver": "popgate.cli.tcpserver:tcpserver",
 }

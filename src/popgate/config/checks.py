@@ -10,6 +10,7 @@ from collections.abc import Callable
 from popgate.config.follow import follow_findings
 from popgate.config.http import http_findings
 from popgate.config.lines import KeyPath
+from popgate.config.maps import map_findings
 from popgate.config.names import domain_fault
 from popgate.config.networks import PRIVATE, SHORTEST_PREFIX, Findings, network_findings
 from popgate.config.peers import peer_findings, says_nothing
@@ -91,6 +92,7 @@ def nul_findings(config: Config) -> Findings:
     for index, each in enumerate(config.listener):
         paths += [(("listener", index, "key_file"), each.key_file)]
         paths += [(("listener", index, "secret_file"), each.secret_file)]
+    paths += [(("map", index, "path"), each.path) for index, each in enumerate(config.map)]
     for path, text in paths:
         if "\0" in text:
             yield True, Finding(path, "holds a NUL, which no path can")
@@ -542,4 +544,5 @@ _CHECKS: tuple[Callable[[Config], Findings], ...] = (
     _delivery,
     _limits,
     follow_findings,
+    map_findings,
 )

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from popgate.config.certificates import certificate_findings
 from popgate.config.follow import follow_file_findings
 from popgate.config.lines import KeyPath
+from popgate.config.maps import map_file_findings
 from popgate.config.schema import Finding
 from popgate.config.settings import Config
 from popgate.protocols.relay_ctrl_udp import MIN_KEY_OCTETS
@@ -21,12 +22,13 @@ Findings = Iterator[tuple[bool, Finding]]
 
 def file_findings(config: Config, now: float) -> Findings:
     """Yields (is it an error, what was found); for `popgate serve` and `popgate config check`."""
-    if not config.listener and not config.follow:
+    if not config.listener and not config.follow and not config.map:
         yield (
             True,
             Finding(("listener",), "there is nothing to serve", "write a [[listener]]", shows_value=False),
         )
     yield from follow_file_findings(config)
+    yield from map_file_findings(config)
     yield from _user(config)
     yield from _data_dir(config)
     if any(listener.tls != "none" for listener in config.listener):

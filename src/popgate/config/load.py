@@ -229,6 +229,8 @@ def _make_absolute(config: Config, directory: str) -> None:
         if follow.file:
             follow.file = config.path(follow.file)
         follow.patterns = [config.path(name) if "/" in name else name for name in follow.patterns]
+    for each in config.map:
+        each.path = config.path(each.path)
     config.auth.backends = [
         f"{kind}:{argument}" if kind == "passwd_file" and not text.endswith(":") else text
         for text, (kind, argument) in zip(config.auth.backends, config.auth_backends(), strict=True)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from popgate.auth.settings import AuthSettings
 from popgate.grants.settings import GrantSettings
 from popgate.integrations.logs.settings import FollowSettings
+from popgate.integrations.maps.settings import MapSettings
 from popgate.queue.settings import DeliverySettings
 from popgate.servers.settings import LimitSettings, ListenerSettings, TlsSettings
 from popgate.values.settings import Bounds, Doc
@@ -80,6 +81,13 @@ class Config:
         list[FollowSettings],
         Doc("Logs in which the logins of other servers are seen, one [[follow]] for each (docs/logs.md)."),
     ] = field(default_factory=list)
+    map: Annotated[
+        list[MapSettings],
+        Doc(
+            "Files of the addresses that may relay, for servers that look clients up by themselves, one"
+            " [[map]] for each (docs/maps.md)."
+        ),
+    ] = field(default_factory=list)
     tls: Annotated[TlsSettings, Doc("The certificate.")] = field(default_factory=TlsSettings)
     grants: Annotated[GrantSettings, Doc("How a mail login lets an address relay, and how long.")] = field(
         default_factory=GrantSettings
@@ -131,6 +139,10 @@ class Config:
     @property
     def follow_directory(self) -> str:
         return self.path("follow")
+
+    @property
+    def map_lock(self) -> str:
+        return self.path("map.lock")
 
     def auth_backends(self) -> Iterator[tuple[str, str]]:
         """[auth] backends as (kind, argument), with the path of a passwd_file absolute."""

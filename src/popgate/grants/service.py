@@ -226,6 +226,19 @@ class Grants:
         reason = "lapsed" if any(not rules.is_retired(grant) for grant in grants) else "no-grant"
         return Decision("refuse", reason, words.no_grant(address, settings), None)
 
+    def right_until(self, address: ClientAddress) -> float:
+        """The last moment at which `right` permits by a grant, if nobody logs in or ends it meanwhile; 0
+        where no grant permits now. For whoever writes down who may relay. Raises StoreError."""
+        if self.is_never(address):
+            return 0.0
+        settings, now, one = self._settings, self._clock.now(), Usage(1, 1, 0)
+        ends = [
+            rules.ends_at(grant, settings)
+            for grant in self._store.find(rules.key_address(address, settings))
+            if rules.is_live(grant, settings, now) and rules.over_quota(grant, one, settings) is None
+        ]
+        return max(ends, default=0.0)
+
     def charge(self, grant: Grant, usage: Usage, session: str) -> Decision:
         """Count `usage` on the grant that `decide` named, before the message is accepted.
 

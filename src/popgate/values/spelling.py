@@ -1,4 +1,4 @@
-"""Client addresses as other mail servers spell them, brought to the one canonical form.
+"""Client addresses as other mail servers spell them, brought to the one canonical form, and written so.
 
 Every server has its own way to name the client it asks about:
 
@@ -12,7 +12,12 @@ Only the wrapping is taken off here. What is inside is read by popgate.values.ad
 octal or short form and whatever else it refuses stays refused in every wrapping.
 """
 
+from typing import Literal
+
 from popgate.values.address import AddressError, ClientAddress
+
+Form = Literal["plain", "bracketed", "sendmail", "dotted"]
+"""The ways to write an address for them."""
 
 _TAG = "ipv6:"
 _DOTTED_LENGTH = 39
@@ -37,6 +42,19 @@ def read_spelling(text: str) -> ClientAddress:
             raise AddressError(f"{text[:_LONGEST]!r}: eight groups of four digits are needed")
         inner = ":".join(groups)
     return ClientAddress.parse(inner)
+
+
+def write_spelling(address: ClientAddress, form: Form) -> str:
+    """The address in one of the forms above. IPv4 has one form everywhere."""
+    if form == "plain" or not address.is_ipv6:
+        return address.text
+    if form == "bracketed":
+        return f"[{address.text}]"
+    digits = address.packed.hex()
+    groups = [digits[at : at + 4] for at in range(0, 32, 4)]
+    if form == "dotted":
+        return ".".join(groups)
+    return "IPv6:" + ":".join([group.lstrip("0") or "0" for group in groups])
 
 
 class Spellings:

@@ -105,6 +105,8 @@ class DirectoryStore:
                 fcntl.flock(self._lock_file, fcntl.LOCK_UN)
 
     def addresses(self) -> Iterator[ClientAddress]:
+        if self._is_removed() and self._is_made_anew():
+            self._reopen_if_replaced()
         for name in self._names():
             address = _address_of(name)
             if address is not None and self._read(address)[0]:

@@ -28,7 +28,7 @@ class Cdb:
     def find(self, key: bytes) -> bytes | None:
         """The first record of `key`. Raises CdbError for a position outside the file."""
         octets = self._octets
-        number = _hash(key)
+        number = hash_of(key)
         table, slots = _PAIR.unpack_from(octets, (number & 0xFF) * 8)
         if not slots:
             return None
@@ -59,7 +59,8 @@ class Cdb:
         return octets[data : data + data_octets]
 
 
-def _hash(key: bytes) -> int:
+def hash_of(key: bytes) -> int:
+    """The number by which a key is found."""
     number = 5381
     for octet in key:
         number = ((number << 5) + number ^ octet) & 0xFFFFFFFF
