@@ -5,7 +5,7 @@ import re
 import time
 from zoneinfo import ZoneInfo
 
-from hypothesis import assume, example, given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from popgate.integrations.logs import LoginSeen, Recogniser, Reference, read_line, shipped
@@ -35,6 +35,7 @@ def everything() -> Recogniser:
     return Recogniser(list(shipped().values()), UTC, default_domain="example.org")
 
 
+@settings(deadline=None)
 @given(st.text() | near_lines())
 @example("Nov 24 11:31:02 ")
 @example('{"MESSAGE":"\\ud800","__REALTIME_TIMESTAMP":"1"}')
@@ -43,11 +44,13 @@ def test_no_line_raises(line: str) -> None:
     assert record is None or record.at is None or isinstance(record.at, float)
 
 
+@settings(deadline=None)
 @given(st.binary() | near_lines().map(lambda line: line.encode("utf-8", "surrogatepass")))
 def test_no_octets_raise(octets: bytes) -> None:
     everything().feed(octets, NOW)
 
 
+@settings(deadline=None)
 @given(st.lists(near_lines() | st.sampled_from(LINES), max_size=12))
 def test_a_block_tells_what_its_lines_tell(lines: list[str]) -> None:
     octets = [line.replace("\n", "").encode("utf-8", "surrogatepass") + b"\n" for line in lines]
@@ -71,6 +74,7 @@ WRITTEN = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(st.sampled_from(LINES), WRITTEN)
 def test_the_search_passes_over_no_line(line: str, written: str) -> None:
     """A line is searched for texts before it is read; what is seen in its record is seen in it."""
@@ -92,6 +96,7 @@ def test_the_search_passes_over_no_line(line: str, written: str) -> None:
     assert list(everything().feed(line.encode(), NOW)) == list(everything().feed_record(record, NOW))
 
 
+@settings(deadline=None)
 @given(near_lines())
 def test_a_login_s_address_and_user_stand_in_its_line(line: str) -> None:
     for one in everything().feed(line.encode("utf-8", "surrogatepass"), NOW):
@@ -107,12 +112,14 @@ def test_a_login_s_address_and_user_stand_in_its_line(line: str) -> None:
             assert one.identity.user in line.lower()
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30))
 def test_no_time_raises(text: str) -> None:
     at = written_out(text, HERE)
     assert at is None or isinstance(at, float)
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
@@ -167,6 +174,7 @@ EXPRESSIONS = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(
     EXPRESSIONS,
     st.lists(st.sampled_from(["a", "b", "x", "ab", "ba", "1", ",", " ", "a,", "aab"]), max_size=4),
