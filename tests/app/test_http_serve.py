@@ -223,3 +223,21 @@ def test_open_sessions_over_a_reload(tmp_path: Path) -> None:
         connection.close()
         time.sleep(5.5)
         assert decide(server)["verdict"] == "refuse"
+
+
+def test_callers_beside_this_machine_are_listed(tmp_path: Path) -> None:
+    """From behind a load balancer the client is whom the PROXY header names."""
+    server = site(tmp_path / "site", http='callers = ["192.0.2.25"]\nproxy_from = ["127.0.0.1"]')
+    asked = b"GET /v1/decide?address=203.0.113.9 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    with server:
+        for client, is_listed in (("192.0.2.25", True), ("192.0.2.26", False), ("127.0.0.1", True)):
+            with socket.create_connection(("127.0.0.1", server.port("http")), 10) as connection:
+                connection.sendall(f"PROXY TCP4 {client} 127.0.0.1 1000 80\r\n".encode() + asked)
+                answer = b""
+                try:
+                    while block := connection.recv(4096):
+                        answer += block
+                except ConnectionResetError:
+                    pass
+            assert answer.startswith(b"HTTP/1.1 200 OK\r\n") is is_listed
+            assert b"permit" not in answer

@@ -107,10 +107,6 @@ class Connection(asyncio.Protocol, OpenConnection):
         if client is None:  # gone already
             self._close("reset")
             return
-        if listener.callers is not None and not any(client in network for network in listener.callers):
-            listener.event("connection.refused", client=client.text, reason="not-a-caller")
-            self._close("error")
-            return
         if listener.proxy_from:
             if any(client in network for network in listener.proxy_from):
                 self._proxy = ProxyParser()
@@ -124,6 +120,10 @@ class Connection(asyncio.Protocol, OpenConnection):
     def _open(self, client: ClientAddress, port: int) -> None:
         listener, transport = self._listener, self._transport
         assert transport is not None
+        if listener.callers is not None and not any(client in network for network in listener.callers):
+            listener.event("connection.refused", client=client.text, reason="not-a-caller")
+            self._close("error")
+            return
         over = listener.table.admit(client, listener.number, listener.limits)
         if over is not None or listener.is_draining:
             listener.event("connection.refused", client=client.text, reason=f"limit-{over or 'shutdown'}")
