@@ -2,6 +2,7 @@
 
 import contextlib
 import poplib
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,7 +21,10 @@ def courier() -> Iterator[Courier]:
 
 
 def follow(courier: Courier) -> str:
-    return f'[[follow]]\nfile = "{courier.mail_log}"\npatterns = ["courier"]\n'
+    """What docs/courier.md says, with our log in it."""
+    page = (Path(__file__).parents[2] / "docs/courier.md").read_text()
+    block = next(text for text in re.findall(r"```toml\n(.*?)```", page, re.DOTALL) if "[[follow]]" in text)
+    return block.replace("/var/log/mail.log", str(courier.mail_log))
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def cyrus() -> Iterator[Cyrus]:
 def documented(log: Path) -> str:
     """The first [[follow]] of the page, with our log in it."""
     page = (Path(__file__).parents[2] / "docs/cyrus.md").read_text()
-    block = next(text for text in re.findall(r"```\n(.*?)```", page, re.DOTALL) if "[[follow]]" in text)
+    block = next(text for text in re.findall(r"```toml\n(.*?)```", page, re.DOTALL) if "[[follow]]" in text)
     assert "/var/log/mail.log" in block
     return block.replace("/var/log/mail.log", str(log))
 
