@@ -37,6 +37,8 @@ _FILES = {
     "runit": "chpst",
     "cyrus-imapd": f"{UNPACKED_CYRUS}/usr/lib/cyrus/bin/imapd",
     "cyrus-pop3d": f"{UNPACKED_CYRUS}/usr/lib/cyrus/bin/pop3d",
+    "exim4-daemon-light": f"{UNPACKED}/usr/sbin/exim4",
+    "sendmail-bin": f"{UNPACKED}/usr/libexec/sendmail/sendmail",
     "courier-pop": f"{UNPACKED}/usr/lib/courier/courier/courierpop3d",
     "courier-imap": f"{UNPACKED}/usr/bin/imapd",
 }
@@ -91,7 +93,7 @@ def summary(skip_reasons: Iterable[str], ran: int) -> list[str]:
     if installed:
         lines.append(f"  to run them: as root, apt-get install --no-install-recommends {' '.join(installed)}")
     if installed != packages:
-        lines.append("  to run those with Courier or Cyrus: make peers, and root's rights to mount")
+        lines.append("  to run those of unpacked packages: make peers, and root's rights to mount")
     return lines
 
 

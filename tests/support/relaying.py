@@ -38,6 +38,8 @@ class RelaySite:
             lines = documents.toml_lines(more)
             if bind.startswith("unix:/var/spool/postfix/"):
                 lines += f'\nbind = "unix:{directory}/SPOOL/{bind.removeprefix("unix:/var/spool/postfix/")}"'
+            elif bind.startswith("unix:"):
+                lines += f'\nbind = "{bind}"'
             elif bind.startswith("127.0.0.1:"):
                 if bind not in self.places:
                     self.places[bind] = f"127.0.0.1:{ports.free_port()}"
