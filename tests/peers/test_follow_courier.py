@@ -35,7 +35,7 @@ def follow(courier: Courier) -> str:
 def test_refused_login_accepted_lapsed_refused(
     courier: Courier, tmp_path: Path, log_in: Callable[..., None], port: str, client: str
 ) -> None:
-    with following(tmp_path, follow(courier), "window_seconds = 3") as server:
+    with following(tmp_path, follow(courier), "window_seconds = 5") as server:
         assert relay_code(server, client, USER) == 550
         log_in(getattr(courier, port), client, USER, PASSWORD)
         relay_soon(server, client, USER, 250)

@@ -45,7 +45,7 @@ def documented(log: Path) -> str:
 def test_refused_login_accepted_lapsed_refused(
     cyrus: Cyrus, tmp_path: Path, log_in: Callable[..., None], port: str, client: str, host: str
 ) -> None:
-    with following(tmp_path, documented(cyrus.mail_log), "window_seconds = 3", host=host) as server:
+    with following(tmp_path, documented(cyrus.mail_log), "window_seconds = 5", host=host) as server:
         assert relay_code(server, client, SENDER) == 550
         log_in(getattr(cyrus, port), client, USER, PASSWORD)
         relay_soon(server, client, SENDER, 250)
@@ -68,13 +68,13 @@ def test_failed_logins_grant_nothing(cyrus: Cyrus, tmp_path: Path) -> None:
 
 def test_an_open_session_keeps_the_grant_through_a_rotation(cyrus: Cyrus, tmp_path: Path) -> None:
     client = "127.0.6.5"
-    with following(tmp_path, documented(cyrus.mail_log), "window_seconds = 3") as server:
+    with following(tmp_path, documented(cyrus.mail_log), "window_seconds = 5") as server:
         with ImapFrom(cyrus.imap_port, client) as session:
             session.login(USER, PASSWORD)
             relay_soon(server, client, SENDER, 250)
             # rsyslog goes on writing into the renamed file: nobody has told it
             os.rename(cyrus.mail_log, cyrus.mail_log.with_name("mail.log.1"))
-            until = time.monotonic() + 6
+            until = time.monotonic() + 9
             while time.monotonic() < until:
                 assert relay_code(server, client, SENDER) == 250
                 time.sleep(0.5)
