@@ -46,6 +46,7 @@ def test_what_is_right(lines: str) -> None:
         ('path = "/x.cdb"\nkind = "cdb"\nfile_mode = "0646"', "could let any address relay"),
         ('path = "/x.cdb"\nkind = "cdb"\nvalue = "a\\nb"', "control character"),
         ('path = "/x"\nkind = "text"\nvalue = "a\\nb"', "control character"),
+        ('path = "/x"\nkind = "text"\nlines = ["a\\nb"]', "control character"),
         ('path = "/x"\nkind = "text"\ncommand = [""]', "is no program"),
         ('path = "/x"\nkind = "text"\nspelling = "short"', "must be one of"),
         ('path = "/x"\nkind = "tcprules"\nvalue = "RELAYCLIENT"', "a rule says allow or deny"),
@@ -65,6 +66,7 @@ def test_what_is_wrong(lines: str, text: str) -> None:
         ('path = "/x"\nkind = "cdb"', "does not end in .cdb"),
         ('path = "/x.cdb"\nkind = "lmdb"', "does not end in .lmdb"),
         ('path = "/x"\nkind = "tcprules"\nspelling = "dotted"', "tcprules holds IPv4 addresses alone"),
+        ('path = "/x.cdb"\nkind = "cdb"\nlines = ["x"]', "says nothing of a map of kind cdb"),
         ('path = "/x"\nkind = "text"\nrules = [":deny"]', "says nothing of a map of kind text"),
     ],
 )

@@ -57,6 +57,8 @@ def test_a_plain_list(form: str, text: str) -> None:
     content = Content(MapSettings("/x", "text", value="RELAY", spelling=form))  # type: ignore[arg-type]
     assert content.octets([A6, A4]) == f"192.0.2.7\tRELAY\n{text}\tRELAY\n".encode()
     assert content.octets([]) == b""
+    content = Content(MapSettings("/x", "text", lines=["0.0.0.0", "# site"]))
+    assert content.octets([A4]) == b"0.0.0.0\n# site\n192.0.2.7\n"
 
 
 def test_a_database_of_addresses() -> None:

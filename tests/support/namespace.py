@@ -102,12 +102,17 @@ class Namespace:
                 raise AssertionError(f"{self._package} does not start:\n{self.log[-4000:]}")
             time.sleep(0.05)
 
+    @property
+    def first(self) -> int:
+        """The first process in there, as it is called outside."""
+        assert self._machine is not None
+        pid = self._machine.pid
+        return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
     def command(self, *words: str, stdin: str = "") -> str:
         """Run a program in there; what it said."""
-        assert self._machine is not None
-        first = Path(f"/proc/{self._machine.pid}/task/{self._machine.pid}/children").read_text().split()[0]
         done = subprocess.run(
-            ["nsenter", "--mount", "--pid", "--target", first, *words],
+            ["nsenter", "--mount", "--pid", "--target", str(self.first), *words],
             input=stdin, capture_output=True, text=True, timeout=30, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"

@@ -38,6 +38,7 @@ _FILES = {
     "cyrus-imapd": f"{UNPACKED_CYRUS}/usr/lib/cyrus/bin/imapd",
     "cyrus-pop3d": f"{UNPACKED_CYRUS}/usr/lib/cyrus/bin/pop3d",
     "exim4-daemon-light": f"{UNPACKED}/usr/sbin/exim4",
+    "opensmtpd": f"{UNPACKED}/usr/sbin/smtpd",
     "sendmail-bin": f"{UNPACKED}/usr/libexec/sendmail/sendmail",
     "courier-pop": f"{UNPACKED}/usr/lib/courier/courier/courierpop3d",
     "courier-imap": f"{UNPACKED}/usr/bin/imapd",

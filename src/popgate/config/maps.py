@@ -37,6 +37,10 @@ def map_findings(config: Config) -> Findings:
         elif int(settings.file_mode, 8) & 0o022:
             message = "lets others write the file: they could let any address relay"
             yield True, Finding((*path, "file_mode"), message, 'such as "0644"')
+        if settings.lines and settings.kind != "text":
+            yield False, Finding((*path, "lines"), f"says nothing of a map of kind {settings.kind}")
+        if any(ord(char) < 32 and char != "\t" for line in settings.lines for char in line):
+            yield True, Finding((*path, "lines"), "holds a control character")
         if any("\0" in word for word in settings.command) or settings.command[:1] == [""]:
             yield True, Finding((*path, "command"), "is no program with arguments")
     if config.map:

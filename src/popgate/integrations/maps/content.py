@@ -22,6 +22,7 @@ class Content:
         self._text = settings.value or USUAL_VALUES[settings.kind]
         self._rules = Rules(settings.rules) if settings.kind == "tcprules" else Rules([])
         self._instructions = instructions(self._text) if settings.kind == "tcprules" else b""
+        self._first = "".join([f"{line}\n" for line in settings.lines]).encode()
         self._made: dict[bytes, Record | None] = {}
 
     def key(self, address: ClientAddress) -> bytes:
@@ -45,7 +46,7 @@ class Content:
         self._made = made
         records = [record for record in made.values() if record is not None]
         if self._kind == "text":
-            return b"".join([octets for _, octets in sorted(records)])
+            return self._first + b"".join([octets for _, octets in sorted(records)])
         rules = [record_of(key, text) for key, text in self._rules.records.items()]
         return constant_database([*records, *rules])  # of two, that of the address counts
 

@@ -52,6 +52,14 @@ class MapSettings:
             example='["10.0.0.:deny", ":allow"]',
         ),
     ] = field(default_factory=lambda: [":allow"])
+    lines: Annotated[
+        list[str],
+        Doc(
+            "text: lines that always stand before the addresses. OpenSMTPD takes no empty list, so it needs"
+            " one, of an address that no client has.",
+            example='["0.0.0.0"]',
+        ),
+    ] = field(default_factory=list)
     command: Annotated[
         list[str],
         Doc(
