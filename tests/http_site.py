@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from grants_kit import HandClock, Sink
-from popgate.app.http_services import HeardGrants
 from popgate.grants.grant import DEFAULT_TERMS
 from popgate.grants.service import Grants
 from popgate.grants.settings import GrantSettings
@@ -11,6 +10,7 @@ from popgate.grants.store import GrantStore
 from popgate.grants.stores.memory import MemoryStore
 from popgate.integrations.dovecot.logins import DovecotLogins
 from popgate.integrations.dovecot.reports import LoginReports
+from popgate.integrations.heard_grants import HeardGrants
 from popgate.integrations.open_sessions import OpenSessions
 from popgate.protocols.engine import Wait
 from popgate.sessions.http import HttpPolicy, HttpSession, Refusals, Route

@@ -147,6 +147,19 @@ def test_secrets_must_not_be_readable_by_all(site: Path) -> None:
     assert "there is no such file" in errors(site, "delivery.password_file=../nothing")
 
 
+def test_a_unix_socket_needs_its_directory_and_group(site: Path) -> None:
+    text = (site / "popgate.toml").read_text()
+    place = f'[[listener]]\nservice = "line"\nbind = "unix:{site}/run/line"\nsocket_group = "{{group}}"\n'
+    write(site / "popgate.toml", (text + place.format(group="root")).encode(), 0o600)
+    assert "popgate.toml:13: listener.1.bind" in warnings(site)
+    assert f"there is no directory {site}/run yet (install -d {site}/run)" in warnings(site)
+    (site / "run").mkdir()
+    assert warnings(site) == ""
+    write(site / "popgate.toml", (text + place.format(group="no-such-group")).encode(), 0o600)
+    told = errors(site)
+    assert 'popgate.toml:14: listener.1.socket_group = "no-such-group": there is no such group' in told
+
+
 def test_programs_must_be_there(site: Path) -> None:
     assert "there is no program" in errors(site, 'auth.backends=["checkpassword:/no/such/program true"]')
     assert "cannot be split" in errors(site, """auth.backends=["checkpassword:sh 'x"]""")

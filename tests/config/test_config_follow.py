@@ -135,3 +135,13 @@ def test_a_pattern_file(tmp_path: Path, log: Path) -> None:
     assert told.startswith("error") and "mine.toml" in told
     (told,) = on_disk(tmp_path, follow(log, 'patterns = ["/nonexistent/mine.toml"]'))
     assert told.startswith("error")
+
+
+def test_a_mistyped_pattern_is_told_once(log: Path) -> None:
+    told = on_disk(log.parent, follow(log, 'patterns = ["dovcot"]'))
+    assert [one for one in told if "there is no pattern 'dovcot'" in one] == told[:1]
+
+
+def test_a_pattern_file_that_is_missing(log: Path) -> None:
+    (told,) = on_disk(log.parent, follow(log, f'patterns = ["dovecot", "{log.parent}/own.toml"]'))
+    assert f"{log.parent}/own.toml" in told

@@ -123,16 +123,24 @@ def test_a_login_by_relay_ctrl_during_a_change_is_kept(
     assert os.listdir(allow) == [NAME]
 
 
-def test_what_relay_ctrl_check_removed_during_a_change_comes_back(allow: Path) -> None:
+@pytest.mark.parametrize("counted", [0, 2])
+@pytest.mark.parametrize("since", [NOW, NOW + 2])
+def test_what_relay_ctrl_removed_during_a_change_comes_back(allow: Path, counted: int, since: float) -> None:
+    """Whether the change only dates the file, writes into it or puts another in its place."""
     store = DirectoryStore(str(allow))
     store.change(address(), lambda _: [grant()])
+    for count in range(counted):
+        store.change(address(), used(count + 1))
+    is_removed = []
 
     def change(grants):
-        (allow / NAME).unlink(missing_ok=True)
-        return [grant(login_at=NOW + 2)]
+        if not is_removed:
+            (allow / NAME).unlink()
+            is_removed.append(True)
+        return [grant(since=since, login_at=NOW + 2, used=Usage(counted))]
 
     store.change(address(), change)
-    assert store.find(address())[0].login_at == NOW + 2
+    assert [each.login_at for each in DirectoryStore(str(allow)).find(address())] == [NOW + 2]
 
 
 @pytest.mark.parametrize("rename2", [True, False])

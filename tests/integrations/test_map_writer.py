@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from popgate.integrations.logs.follow_lock import FollowLock
+from popgate.files.held import HeldFile
 from popgate.integrations.maps.live import CannotSay
 from popgate.integrations.maps.map_file import MapError
 from popgate.integrations.maps.settings import MapSettings
@@ -73,7 +73,7 @@ class Site:
             maps,
             list(dropped),
             str(self.directory),
-            FollowLock(str(self.lock)),
+            HeldFile(str(self.lock)),
             stored=lambda: list(self.ends),
             until=self.until,
             clock=self.clock,

@@ -3,15 +3,13 @@ refused, and what happens while popgate is stopped, hangs or is killed. Only pla
 
 import contextlib
 import json
-import shlex
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from support.beside import ALICE, BRIEF, FRIEND, PASSWORD, BesideSite, LocalClient, asked, free_port, soon
+from support.beside import ALICE, BRIEF, FRIEND, BesideSite, LocalClient, asked, free_port, soon
 from support.documents import blocks
 from support.exim import Exim
 from support.popgate import SOURCE
@@ -78,18 +76,7 @@ def played(exim: Exim, address: str, sender: str = BRIEF) -> str:
 def test_the_documented_commands_show_it(tmp_path: Path) -> None:
     commands, explain = blocks(DOCUMENT, "Test it", "sh")
     with running(tmp_path) as (site, exim):
-        places = {
-            "--server mail.example.org": f"--server 127.0.0.1:{exim.port} --local-interface 127.0.0.9",
-            "curl ": "curl --interface 127.0.0.9 ",
-            ":secret": f":{PASSWORD}",
-            "pop3://mail.example.org/": f"pop3://127.0.0.1:{site.popgate.port('pop3', 1)}/",
-        }
-        said = []
-        for line in commands.splitlines():
-            for documented, here in places.items():
-                line = line.replace(documented, here)
-            done = subprocess.run(shlex.split(line), capture_output=True, text=True, timeout=30, check=False)
-            said.append(done.stdout + done.stderr)
+        said = site.type_commands(commands, exim.port)
         assert "550 relay not permitted" in said[0]
         assert "250 Accepted" in said[2]
         time.sleep(1.1)  # the story is written once a second
@@ -126,11 +113,7 @@ def test_the_grants_cannot_be_read(tmp_path: Path) -> None:
     with running(tmp_path) as (site, exim), LocalClient(exim.port, "127.0.0.9") as client:
         site.log_in("127.0.0.9")
         assert client.ask() == 250
-        grants = site.popgate.directory / "data/allow"
-        grants.rename(grants.with_name("gone"))
-        for each in grants.with_name("gone").iterdir():
-            each.unlink()
-        grants.with_name("gone").rmdir()
+        site.lose_grants()
         refuses_for_now(client, 0, 1)
 
 

@@ -140,19 +140,7 @@ def test_popgate_is_stopped_hangs_and_is_killed(tmp_path: Path, place: Path, kin
 def test_the_documented_commands_show_it(tmp_path: Path, place: Path) -> None:
     commands, explain = blocks(DOCUMENT, "Test it", "sh")
     with running(tmp_path, place, "lmdb", FROM_LOOPBACK) as (site, postfix):
-        places = {
-            "--server mail.example.org": f"--server 127.0.0.1:{postfix.port} --local-interface 127.0.0.9",
-            "curl ": "curl --interface 127.0.0.9 ",
-            ":secret": f":{PASSWORD}",
-            "pop3://mail.example.org/": f"pop3://127.0.0.1:{site.popgate.port('pop3', 1)}/",
-        }
-        said = []
-        for line in commands.splitlines():
-            for documented, here in places.items():
-                line = line.replace(documented, here)
-            done = subprocess.run(shlex.split(line), capture_output=True, text=True, timeout=30, check=False)
-            said.append(done.stdout + done.stderr)
-            time.sleep(0.1)
+        said = site.type_commands(commands, postfix.port, 0.1)
         assert "554 5.7.1" in said[0] and "Recipient address rejected: Access denied" in said[0]
         assert "250 2.1.5 Ok" in said[2]
         first, second = explain.replace("203.0.113.9", "127.0.0.9").splitlines()

@@ -2,15 +2,13 @@
 happens while popgate is stopped or killed. Only places differ, and root needs no sudo."""
 
 import contextlib
-import shlex
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from support.beside import ALICE, BRIEF, PASSWORD, BesideSite, LocalClient, asked, free_port, soon
+from support.beside import ALICE, BRIEF, BesideSite, LocalClient, asked, free_port, soon
 from support.documents import blocks
 from support.opensmtpd import OpenSmtpd
 from support.popgate import SOURCE
@@ -78,19 +76,7 @@ def test_popgate_is_stopped_hangs_and_is_killed(tmp_path: Path) -> None:
 def test_the_documented_commands_show_it(tmp_path: Path) -> None:
     commands, explain = blocks(DOCUMENT, "Test it", "sh")
     with running(tmp_path) as (site, smtpd):
-        places = {
-            "--server mail.example.org": f"--server 127.0.0.1:{smtpd.port} --local-interface 127.0.0.9",
-            "curl ": "curl --interface 127.0.0.9 ",
-            ":secret": f":{PASSWORD}",
-            "pop3://mail.example.org/": f"pop3://127.0.0.1:{site.popgate.port('pop3', 1)}/",
-        }
-        said = []
-        for line in commands.splitlines():
-            for documented, here in places.items():
-                line = line.replace(documented, here)
-            done = subprocess.run(shlex.split(line), capture_output=True, text=True, timeout=30, check=False)
-            said.append(done.stdout + done.stderr)
-            time.sleep(0.5)
+        said = site.type_commands(commands, smtpd.port, 0.5)
         assert "550 Invalid recipient" in said[0]
         assert "250 2.1.5 Destination address valid: Recipient ok" in said[2]
         story = site.popgate.command(*explain.replace("203.0.113.9", "127.0.0.9").split()[1:]).stdout

@@ -114,19 +114,7 @@ def test_the_documented_commands_show_it(tmp_path: Path) -> None:
     commands, explain = blocks(DOCUMENT, "Test it", "sh")
     settings = "[grants]\nnever = []\n"
     with running(tmp_path / "site", TOML, MAIN_CF, settings) as (site, postfix):
-        places = {
-            "--server mail.example.org": f"--server 127.0.0.1:{postfix.port} --local-interface 127.0.0.9",
-            "curl ": "curl --interface 127.0.0.9 ",
-            ":secret": f":{PASSWORD}",
-            "pop3://mail.example.org/": f"pop3://127.0.0.1:{site.popgate.port('pop3', 1)}/",
-            "friend@example.net": FRIEND,
-        }
-        said = []
-        for line in commands.splitlines():
-            for documented, here in places.items():
-                line = line.replace(documented, here)
-            done = subprocess.run(shlex.split(line), capture_output=True, text=True, timeout=30, check=False)
-            said.append(done.stdout + done.stderr)
+        said = site.type_commands(commands.replace("friend@example.net", FRIEND), postfix.port)
         first, _, last = said
         assert "550 5.7.1" in first
         assert "no mail login from this address in the last 15 minutes" in first
@@ -205,11 +193,7 @@ def test_the_grants_cannot_be_read(tmp_path: Path) -> None:
     ):
         site.log_in("203.0.113.1")
         assert client.ask()[0] == 250
-        grants = site.popgate.directory / "data/allow"
-        grants.rename(grants.with_name("gone"))
-        for each in (grants.with_name("gone")).iterdir():
-            each.unlink()
-        grants.with_name("gone").rmdir()
+        site.lose_grants()
         refuses_for_now(client, 0, 1, "4.7.1")
 
 

@@ -3,8 +3,6 @@ while popgate is stopped, hangs or is killed. Only places and ports differ."""
 
 import contextlib
 import os
-import shlex
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from support import peers
-from support.beside import BRIEF, FRIEND, PASSWORD, BesideSite, LocalClient, asked, free_port, soon
+from support.beside import BRIEF, FRIEND, BesideSite, LocalClient, asked, free_port, soon
 from support.documents import blocks
 from support.popgate import SOURCE
 from support.relaying import BRIEF_SECONDS
@@ -74,18 +72,7 @@ def decides(sendmail: Sendmail, address: str) -> str:
 def test_the_documented_commands_show_it(tmp_path: Path) -> None:
     commands, play, explain = blocks(DOCUMENT, "Test it", "sh")
     with running(tmp_path) as (site, sendmail):
-        places = {
-            "--server mail.example.org": f"--server 127.0.0.1:{sendmail.port} --local-interface 127.0.0.9",
-            "curl ": "curl --interface 127.0.0.9 ",
-            ":secret": f":{PASSWORD}",
-            "pop3://mail.example.org/": f"pop3://127.0.0.1:{site.popgate.port('pop3', 1)}/",
-        }
-        said = []
-        for line in commands.splitlines():
-            for documented, here in places.items():
-                line = line.replace(documented, here)
-            done = subprocess.run(shlex.split(line), capture_output=True, text=True, timeout=30, check=False)
-            said.append(done.stdout + done.stderr)
+        said = site.type_commands(commands, sendmail.port)
         assert "550 5.7.1" in said[0] and "Relaying denied" in said[0]
         assert "250 2.1.5" in said[2] and "Recipient ok" in said[2]
         play = play.replace("203.0.113.9", "127.0.0.9")
@@ -127,11 +114,7 @@ def test_the_grants_cannot_be_read(tmp_path: Path) -> None:
     with running(tmp_path) as (site, sendmail), LocalClient(sendmail.port, "127.0.0.9") as client:
         site.log_in("127.0.0.9")
         assert client.ask() == 250
-        grants = site.popgate.directory / "data/allow"
-        grants.rename(grants.with_name("gone"))
-        for each in grants.with_name("gone").iterdir():
-            each.unlink()
-        grants.with_name("gone").rmdir()
+        site.lose_grants()
         refuses_for_now(client, 0, 1)
 
 

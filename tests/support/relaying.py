@@ -6,9 +6,11 @@ they come from addresses of documentation networks, IPv6 among them, over loopba
 
 import contextlib
 import os
+import shlex
 import signal
 import smtplib
 import socket
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -81,6 +83,32 @@ class RelaySite:
                 talk.write(command.encode() + b"\r\n")
                 talk.flush()
                 assert talk.readline().startswith(b"+OK"), command
+
+    def type_commands(self, commands: str, port: int, pause_seconds: float = 0.0) -> list[str]:
+        """What the documents' commands say, each line typed by a client at 127.0.0.9: `port` is the mail
+        server's, and it rests for a while after each."""
+        places = {
+            "--server mail.example.org": f"--server 127.0.0.1:{port} --local-interface 127.0.0.9",
+            "curl ": "curl --interface 127.0.0.9 ",
+            ":secret": f":{PASSWORD}",
+            "pop3://mail.example.org/": f"pop3://127.0.0.1:{self.popgate.port('pop3', 1)}/",
+        }
+        said = []
+        for line in commands.splitlines():
+            for documented, here in places.items():
+                line = line.replace(documented, here)
+            done = subprocess.run(shlex.split(line), capture_output=True, text=True, timeout=30, check=False)
+            said.append(done.stdout + done.stderr)
+            time.sleep(pause_seconds)
+        return said
+
+    def lose_grants(self) -> None:
+        """Take the directory of the grants away from the server that runs."""
+        grants = self.popgate.directory / "data/allow"
+        gone = grants.rename(grants.with_name("gone"))
+        for each in gone.iterdir():
+            each.unlink()
+        gone.rmdir()
 
     def workers(self) -> list[int]:
         """The processes of the server that is running, the parent first."""

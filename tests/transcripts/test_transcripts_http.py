@@ -14,9 +14,7 @@ All client lines up to the next EOF or CLOSED are sent in one piece, so most dia
 pipelining.
 """
 
-import random
 import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,29 +23,12 @@ from grants_kit import address
 from http_site import SECRET, Site
 from popgate.grants.grant import DEFAULT_TERMS
 from popgate.values.identity import Identity
+from support.cuts import CUTS, Cut
 
 DIALOGUES = sorted((Path(__file__).parent / "http").glob("*.txt"))
-Cut = Callable[[bytes], Iterator[bytes]]
 
 
-def whole(data: bytes) -> Iterator[bytes]:
-    if data:
-        yield data
-
-
-def byte_by_byte(data: bytes) -> Iterator[bytes]:
-    for index in range(len(data)):
-        yield data[index : index + 1]
-
-
-def random_cuts(data: bytes) -> Iterator[bytes]:
-    while data:
-        length = random.randint(1, 40)
-        yield data[:length]
-        data = data[length:]
-
-
-@pytest.mark.parametrize("cut", [whole, byte_by_byte, random_cuts])
+@pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("path", DIALOGUES, ids=lambda path: path.stem)
 def test_dialogue(path: Path, cut: Cut) -> None:
     site = Site()

@@ -13,32 +13,14 @@ All client lines up to the next TLS are sent in one piece, so each dialogue also
 """
 
 import ast
-import random
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from pop3_site import Site
+from support.cuts import CUTS, Cut
 
 DIALOGUES = sorted((Path(__file__).parent / "pop3").glob("*.txt"))
-Cut = Callable[[bytes], Iterator[bytes]]
-
-
-def whole(data: bytes) -> Iterator[bytes]:
-    yield data
-
-
-def byte_by_byte(data: bytes) -> Iterator[bytes]:
-    for index in range(len(data)):
-        yield data[index : index + 1]
-
-
-def random_cuts(data: bytes) -> Iterator[bytes]:
-    while data:
-        length = random.randint(1, 40)
-        yield data[:length]
-        data = data[length:]
 
 
 def read(path: Path) -> tuple[dict[str, object], list[tuple[str, bytes]]]:
@@ -78,7 +60,7 @@ def check_lines(output: bytes, expected: list[bytes]) -> None:
     assert lines[len(expected) :] == []
 
 
-@pytest.mark.parametrize("cut", [whole, byte_by_byte, random_cuts])
+@pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("is_slow", [False, True], ids=["at-once", "later"])
 @pytest.mark.parametrize("path", DIALOGUES, ids=lambda path: path.stem)
 def test_dialogue(path: Path, cut: Cut, is_slow: bool) -> None:

@@ -22,33 +22,15 @@ dialogue also tests many questions at once.
 """
 
 import ast
-import random
 import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from relay_site import RelaySite
+from support.cuts import CUTS, Cut
 
 DIALOGUES = sorted((Path(__file__).parent / "questions").glob("*.txt"))
-Cut = Callable[[bytes], Iterator[bytes]]
-
-
-def whole(data: bytes) -> Iterator[bytes]:
-    yield data
-
-
-def byte_by_byte(data: bytes) -> Iterator[bytes]:
-    for index in range(len(data)):
-        yield data[index : index + 1]
-
-
-def random_cuts(data: bytes) -> Iterator[bytes]:
-    while data:
-        length = random.randint(1, 60)
-        yield data[:length]
-        data = data[length:]
 
 
 def raw(text: str) -> bytes:
@@ -91,7 +73,7 @@ def pattern_of(expected: list[bytes]) -> bytes:
     return b"".join(re.escape(part).replace(rb"\.\.\.", rb"[^\n]*") for part in expected)
 
 
-@pytest.mark.parametrize("cut", [whole, byte_by_byte, random_cuts])
+@pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("path", DIALOGUES, ids=lambda path: path.stem)
 def test_dialogue(path: Path, cut: Cut) -> None:
     steps = read(path)

@@ -6,19 +6,17 @@ from popgate.app.context import BoundListener
 from popgate.app.ucspi import account_terms
 from popgate.auth.account import Account
 from popgate.config import Config
-from popgate.grants.grant import Terms
 from popgate.grants.service import Grants
 from popgate.integrations.dovecot.carried import CarriedSessions
 from popgate.integrations.dovecot.logins import DovecotLogins
 from popgate.integrations.dovecot.reports import LoginReports
+from popgate.integrations.heard_grants import HeardGrants
 from popgate.integrations.open_sessions import OpenSessions
 from popgate.servers.settings import ListenerSettings
 from popgate.sessions.http import HttpPolicy, HttpSession, Refusals, Route
 from popgate.sessions.http.decisions import DecideRequests
 from popgate.sessions.relay import RelayDesk
 from popgate.sessions.session import Peer, Runtime, Session
-from popgate.values.address import ClientAddress
-from popgate.values.identity import Identity
 
 BUSY_REPLY = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -77,31 +75,3 @@ class HttpServices:
         domain = settings.default_domain or (local[0] if local else "")
         logins = DovecotLogins(self._heard, self._sessions, domain, tells_ends=settings.session_ends)
         return LoginReports(logins).routes
-
-
-class HeardGrants:
-    """The grants for logins that `via` tells of."""
-
-    def __init__(self, grants: Grants, via: str) -> None:
-        self._grants = grants
-        self._via = via
-
-    def allow(
-        self,
-        address: ClientAddress,
-        identity: Identity,
-        protocol: str,
-        terms: Terms,
-        session: str,
-        *,
-        at: float | None = None,
-    ) -> bool:
-        return self._grants.allow(address, identity, protocol, terms, session, at=at, via=self._via)
-
-    def renew(self, address: ClientAddress, identity: Identity, session: str) -> None:
-        self._grants.renew(address, identity, session)
-
-    def logout(
-        self, address: ClientAddress, identity: Identity, session: str, *, at: float | None = None
-    ) -> None:
-        self._grants.logout(address, identity, session, at=at)

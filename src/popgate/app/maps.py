@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 
@@ -14,9 +15,9 @@ from popgate.app.runtime import fan_out
 from popgate.app.supervisor import ChildPipes
 from popgate.app.worker import stop_event
 from popgate.config import Config
+from popgate.files.held import HeldFile
 from popgate.grants.service import Grants
 from popgate.grants.store import GrantStore, StoreError
-from popgate.integrations.logs.follow_lock import FollowLock
 from popgate.integrations.maps.command import run_now
 from popgate.integrations.maps.live import CannotSay, LiveAddresses
 from popgate.integrations.maps.map_file import MapError, MapFile
@@ -48,7 +49,7 @@ async def _run(context: ServerContext, dropped: Sequence[MapSettings], pipes: Ch
         [open_map(settings) for settings in config.map],
         [open_map(settings) for settings in dropped],
         directory,
-        FollowLock(config.map_lock),
+        HeldFile(config.map_lock),
         stored=answers.stored,
         until=answers.until,
         clock=clock,
@@ -70,8 +71,6 @@ async def _run(context: ServerContext, dropped: Sequence[MapSettings], pipes: Ch
 
 
 def _is_orphan(pipes: ChildPipes) -> bool:
-    import select
-
     return bool(select.select([pipes.lifeline], [], [], 0)[0])
 
 

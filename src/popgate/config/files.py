@@ -1,5 +1,6 @@
 """Checks of what a configuration points to: directories, files, users, programs."""
 
+import grp
 import os
 import pwd
 import shlex
@@ -15,7 +16,7 @@ from popgate.config.maps import map_file_findings
 from popgate.config.schema import Finding
 from popgate.config.settings import Config
 from popgate.protocols.relay_ctrl_udp import MIN_KEY_OCTETS
-from popgate.servers.settings import HTTP_SERVICES
+from popgate.servers.settings import HTTP_SERVICES, ListenerSettings
 
 Findings = Iterator[tuple[bool, Finding]]
 
@@ -40,6 +41,7 @@ def file_findings(config: Config, now: float) -> Findings:
         elif kind == "checkpassword" and argument.strip():
             yield from _program(path, argument)
     for index, listener in enumerate(config.listener):
+        yield from _socket(("listener", index), listener)
         if listener.service == "ucspi":
             yield from _chain(("listener", index), listener.command, listener.rules_file)
         elif listener.service == "relay_ctrl_udp" and listener.key_file:
@@ -78,6 +80,33 @@ def _user(config: Config) -> Findings:
             False,
             Finding(("user",), "the server would stay root", 'write user = "popgate"', shows_value=False),
         )
+
+
+def _socket(path: KeyPath, listener: ListenerSettings) -> Findings:
+    """A unix socket's directory and group."""
+    if not listener.bind.startswith("unix:"):
+        return
+    directory = os.path.dirname(listener.bind.removeprefix("unix:"))
+    if not os.path.isdir(directory):
+        # systemd's RuntimeDirectory makes it with the start
+        yield (
+            False,
+            Finding((*path, "bind"), f"there is no directory {directory} yet", f"install -d {directory}"),
+        )
+    if listener.socket_group:
+        try:
+            grp.getgrnam(listener.socket_group)
+        except ValueError:  # a NUL, of which config.questions tells
+            pass
+        except KeyError:
+            yield (
+                True,
+                Finding(
+                    (*path, "socket_group"),
+                    "there is no such group on this machine",
+                    "name the group of the mail server's user, or leave it out",
+                ),
+            )
 
 
 def _is_loopback(bind: str) -> bool:

@@ -78,7 +78,7 @@ def follow_file_findings(config: Config) -> Findings:
     for index, settings in enumerate(config.follow):
         path: KeyPath = ("follow", index)
         try:
-            patterns_of(settings.patterns)
+            patterns_of([name for name in settings.patterns if "/" in name])
         except FollowError as error:
             yield True, Finding((*path, "patterns"), str(error))
         try:

@@ -10,12 +10,12 @@ seconds, and then only what is sent from now on counts.
     slot   = mark (16 octets), sent (milliseconds, 8 octets), state (1 octet), zeros up to 32
 """
 
-import fcntl
 import os
 import stat
 import struct
 from collections.abc import Iterator
 
+from popgate.files.held import HeldFile
 from popgate.protocols.relay_ctrl_udp import (
     MARK_OCTETS,
     REMEMBERED_AT_MOST,
@@ -29,7 +29,6 @@ _MAGIC = b"popgate-logins-1"
 _HEADER = 64
 _SLOT = struct.Struct(f"<{MARK_OCTETS}sQB7x")
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
-_MODE = 0o600
 
 
 class LoginFileError(Exception):
@@ -46,44 +45,31 @@ class LoginFile:
         """`boot_id` is for tests: which start of the machine this is."""
         self._path = path
         self._boot_id = (_read_boot_id() if boot_id is None else boot_id)[:36]
-        self._file = -1
+        self._held = HeldFile(path)
 
     def take(self, now: float) -> "tuple[ReceivedLogins, float] | None":
         """The memory and since when it is complete, or None while another process has it.
         Raises LoginFileError."""
         try:
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
+            if not self._held.take():
+                return None
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if not self._is_at_path(file):
-                    raise BlockingIOError
-                logins, since = self._load(file, now)
+                return self._load(now)
             except BaseException:
-                os.close(file)
+                self._held.give_up()
                 raise
-        except BlockingIOError:
-            return None
         except OSError as fault:
             raise LoginFileError(f"{self._path}: {fault.strerror}") from fault
-        self._file = file
-        return logins, since
 
     def is_held(self) -> bool:
         """Is it still the file that others would open? Somebody may have removed it."""
-        return self._file >= 0 and self._is_at_path(self._file)
+        return self._held.is_held()
 
     def give_up(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        self._held.give_up()
 
-    def _is_at_path(self, file: int) -> bool:
-        try:
-            return os.path.samestat(os.fstat(file), os.stat(self._path, follow_symlinks=False))
-        except OSError:
-            return False
-
-    def _load(self, file: int, now: float) -> tuple[ReceivedLogins, float]:
+    def _load(self, now: float) -> tuple[ReceivedLogins, float]:
+        file = self._held.descriptor
         if not stat.S_ISREG(os.fstat(file).st_mode):
             raise LoginFileError(f"{self._path} is not a file")
         header = _MAGIC + self._boot_id
@@ -97,7 +83,7 @@ class LoginFile:
     def _write(self, slot: int, mark: bytes, sent: float, state: int) -> None:
         octets = _SLOT.pack(mark, round(sent * 1000), state)
         try:
-            written = os.pwrite(self._file, octets, _HEADER + slot * _SLOT.size)
+            written = os.pwrite(self._held.descriptor, octets, _HEADER + slot * _SLOT.size)
         except OSError as fault:
             raise PacketError(f"cannot be remembered: {self._path}: {fault.strerror}", "memory") from fault
         if written != len(octets):

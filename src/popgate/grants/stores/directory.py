@@ -242,11 +242,14 @@ class DirectoryStore:
         self, name: str, grant: Grant, before: os.stat_result | None, there: bytes
     ) -> tuple[Grant, ...] | None:
         """Record a login that only the file's time will tell; None where somebody without a lock put
-        another file there meanwhile."""
+        another file there meanwhile, or removed the one that was (relay-ctrl's ager does)."""
         assert before is not None
         renewed = _micros(grant.renewed_at)
         modified_ns = _modified_ns(renewed, before)
-        os.utime(name, ns=(modified_ns, modified_ns), dir_fd=self._directory, follow_symlinks=False)
+        try:
+            os.utime(name, ns=(modified_ns, modified_ns), dir_fd=self._directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
         written = self._stat(name)
         if written is None or written.st_ino != before.st_ino:
             return None

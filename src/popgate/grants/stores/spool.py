@@ -247,22 +247,6 @@ def is_absence(error: OSError) -> bool:
 _ABSENT = frozenset({2, 6, 13, 20, 40})  # ENOENT ENXIO EACCES ENOTDIR ELOOP; errno is one import more
 
 
-def write(
-    directory: int, name: str, content: bytes, modified_ns: int, temporary: str, mode: int = 0o600
-) -> None:
-    """Put `content` in place of `name` at once, with its modification time. Raises OSError.
-
-    `temporary` is a name of the form `temporary_name` gives, not in use. Not synced: a grant
-    lost in a power cut costs one more login.
-    """
-    write_temporary(directory, content, modified_ns, temporary, mode)
-    try:
-        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
-    except BaseException:
-        discard(directory, temporary)
-        raise
-
-
 def write_temporary(
     directory: int,
     content: bytes,
@@ -271,8 +255,9 @@ def write_temporary(
     mode: int,
     owner: tuple[int, int] | None = None,
 ) -> None:
-    """The first half of `write`: the file under its temporary name, given to `owner` (user and
-    group) where there is one. Raises OSError."""
+    """A file of that content and time under a name of the form that `temporary_name` gives, given to
+    `owner` (user and group) where there is one; the caller renames it. Not synced: a grant lost in a
+    power cut costs one more login. Raises OSError."""
     file = os.open(temporary, _CREATE, mode, dir_fd=directory)
     try:
         try:

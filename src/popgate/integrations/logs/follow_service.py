@@ -15,11 +15,12 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
+from popgate.files.held import HeldFile
 from popgate.grants.grant import Terms
 from popgate.grants.rules import MAX_WINDOW_SECONDS
 from popgate.grants.settings import GrantSettings
+from popgate.integrations.heard_grants import HeardGrants, ViaGrants
 from popgate.integrations.logs.follow_file import Note
-from popgate.integrations.logs.follow_lock import FollowLock
 from popgate.integrations.logs.follow_source import Batch, MakeSource
 from popgate.integrations.logs.follow_state import StateFile
 from popgate.integrations.logs.follow_thread import FollowThread
@@ -50,29 +51,13 @@ class FollowSpec:
 
 
 class Lock(Protocol):
-    """See follow_lock.FollowLock."""
+    """See popgate.files.held.HeldFile."""
 
     def take(self) -> bool: ...
 
     def is_held(self) -> bool: ...
 
     def give_up(self) -> None: ...
-
-
-class LogGrants(SessionGrants, Protocol):
-    """The grants as logs ask them: with the log's name for whoever reads their story."""
-
-    def allow(
-        self,
-        address: ClientAddress,
-        identity: Identity,
-        protocol: str,
-        terms: Terms,
-        session: str,
-        *,
-        at: float | None = None,
-        via: str = "",
-    ) -> bool: ...
 
 
 class LogFollowers:
@@ -83,7 +68,7 @@ class LogFollowers:
         specs: Sequence[FollowSpec],
         directory: str | None,
         *,
-        grants: LogGrants,
+        grants: ViaGrants,
         settings: GrantSettings,
         terms: Callable[[Identity], Terms],
         clock: Clock,
@@ -92,7 +77,7 @@ class LogFollowers:
         self._loop = asyncio.get_running_loop()
         self._specs = tuple(specs)
         self._directory = directory
-        self._lock: Lock = _NoLock() if directory is None else FollowLock(os.path.join(directory, "lock"))
+        self._lock: Lock = _NoLock() if directory is None else HeldFile(os.path.join(directory, "lock"))
         self._clock = clock
         self._emit = emit
         self._followers = [
@@ -228,7 +213,7 @@ class _Follower:
         service: LogFollowers,
         spec: FollowSpec,
         make_sessions: Callable[[SessionGrants], OpenSessions],
-        grants: LogGrants,
+        grants: ViaGrants,
     ) -> None:
         self._service = service
         self._spec = spec
@@ -382,33 +367,17 @@ class _Follower:
             self._late = 0
 
 
-class _SharedGrants:
+class _SharedGrants(HeardGrants):
     """The grants for one source. Where a user has sessions open in another log too, the end of the last one
     in this log is not the end."""
 
-    def __init__(self, follower: _Follower, service: LogFollowers, grants: LogGrants, name: str) -> None:
+    def __init__(self, follower: _Follower, service: LogFollowers, grants: ViaGrants, name: str) -> None:
+        super().__init__(grants, name)
         self._follower = follower
-        self._name = name
         self._service = service
-        self._grants = grants
-
-    def allow(
-        self,
-        address: ClientAddress,
-        identity: Identity,
-        protocol: str,
-        terms: Terms,
-        session: str,
-        *,
-        at: float | None = None,
-    ) -> bool:
-        return self._grants.allow(address, identity, protocol, terms, session, at=at, via=self._name)
-
-    def renew(self, address: ClientAddress, identity: Identity, session: str) -> None:
-        self._grants.renew(address, identity, session)
 
     def logout(
         self, address: ClientAddress, identity: Identity, session: str, *, at: float | None = None
     ) -> None:
         if not self._service.holds_elsewhere(self._follower, address, identity):
-            self._grants.logout(address, identity, session, at=at)
+            super().logout(address, identity, session, at=at)

@@ -1,14 +1,14 @@
-"""Which of several processes follows the logs: the one that has the lock on a file.
+"""A file that one process at a time holds: which of several does a thing that one alone may do.
 
-The kernel frees it however that process ends, and the next one goes on from what was remembered.
+The kernel frees the lock however that process ends, and the next one goes on.
 """
 
 import fcntl
 import os
 
 
-class FollowLock:
-    """One process's way to the lock at `path`. Each method may block as long as a local disk does."""
+class HeldFile:
+    """One process's way to the file at `path`. Each method may block as long as a local disk does."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -32,6 +32,11 @@ class FollowLock:
             return False
         self._file = file
         return True
+
+    @property
+    def descriptor(self) -> int:
+        """Of the file, for reading and writing, while it is held; else -1."""
+        return self._file
 
     def is_held(self) -> bool:
         """Is it still the file that others would open? Somebody may have removed it."""
