@@ -1,5 +1,10 @@
 """What tests of grants share: a clock to turn by hand and a sink that keeps events."""
 
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from popgate.grants import rules
 from popgate.grants.grant import DEFAULT_TERMS, Grant, Terms, Usage
 from popgate.values.address import ClientAddress
 from popgate.values.event import Event
@@ -8,6 +13,9 @@ from popgate.values.identity import Identity
 NOW = 1_700_000_000.0
 ALICE = Identity("alice", "example.org")
 BOB = Identity("bob", "example.org")
+NAME = "203.0.113.9"
+ALICE_FILE = b"USER=alice\0DOMAIN=example.org\0"
+"""What relay-ctrl-allow writes for her."""
 
 
 class HandClock:
@@ -69,3 +77,16 @@ def grant(
         terms,
         used or Usage(),
     )
+
+
+def put(allow: Path, content: bytes, name: str = NAME, modified: float = NOW) -> Path:
+    """A file of that content and date in the directory of grants."""
+    file = allow / name
+    file.write_bytes(content)
+    os.utime(file, (modified, modified))
+    return file
+
+
+def used(count: int) -> Callable[[Sequence[Grant]], Sequence[Grant]]:
+    """The change of a store by which the first grant has relayed so many messages."""
+    return lambda grants: [rules.with_used(grants[0], Usage(count)), *grants[1:]]
