@@ -30,6 +30,8 @@ PROGRAMS = (
 )
 COMMANDS = ("allow", "check", "chdir", "age", "send", "udp")
 
+SMTP_RUN, POP3_RUN = "/service/qmail-smtpd/run", "/service/qmail-pop3d/run"
+
 SMTP = """\
 #!/bin/sh
 QMAILDUID=`id -u qmaild`
@@ -61,6 +63,19 @@ exec envdir /etc/relay-ctrl relay-ctrl-chdir softlimit -m 60000000 \\
     tcpserver -vRHl0 -c 100 0 110 \\
     /var/qmail/bin/qmail-popup mail.example.org \\
     checkpassword relay-ctrl-allow /var/qmail/bin/qmail-pop3d Maildir 2>&1
+"""
+
+# One script in another, as many guides have it.
+NESTED = """\
+#!/bin/sh
+QMAILDUID=`id -u qmaild`
+NOFILESGID=`id -g qmaild`
+export QMAILDUID NOFILESGID
+exec envdir /etc/relay-ctrl relay-ctrl-chdir sh -c '
+    exec softlimit -m 60000000 tcpserver -vRHl0 \\
+        -x /etc/tcp.smtp.cdb -c 40 \\
+        -u "$QMAILDUID" -g "$NOFILESGID" 0 25 \\
+        relay-ctrl-check /var/qmail/bin/qmail-smtpd 2>&1'
 """
 
 LOG = """\
@@ -161,3 +176,9 @@ class QmailHost:
 
     def examine(self, directory: str = SERVICES) -> list[Finding]:
         return examine(Machine(str(self.root), superuser=os.geteuid()), directory)[1]
+
+
+def one(findings: list[Finding], trap: str, file: str, line: int | None, level: str = "broken") -> Finding:
+    """The only finding, which must be this one."""
+    assert [(it.trap, it.file, it.line, it.level) for it in findings] == [(trap, file, line, level)], findings
+    return findings[0]
