@@ -46,6 +46,15 @@ class ClientAddress:
         """Read an address; raises AddressError that says what is wrong with `text`."""
         return cls(_parse_ipv6(text) if ":" in text else _parse_ipv4(text))
 
+    @classmethod
+    def canonical(cls, text: str) -> "ClientAddress | None":
+        """The address that `text` spells canonically, as the names of grant files do; None for all else."""
+        try:
+            address = cls.parse(text)
+        except AddressError:
+            return None
+        return address if address.text == text else None
+
     @property
     def text(self) -> str:
         """The canonical spelling: dotted decimal, or RFC 5952."""

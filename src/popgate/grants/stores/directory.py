@@ -27,7 +27,7 @@ from popgate.grants.ownership import Owner, make_directory, owner_for
 from popgate.grants.store import Change, StoreError
 from popgate.grants.stores import spool
 from popgate.grants.stores.placing import Placing
-from popgate.values.address import AddressError, ClientAddress
+from popgate.values.address import ClientAddress
 
 STALE_SECONDS: Final = 60.0
 """Age of a temporary file that nobody will rename any more."""
@@ -108,7 +108,7 @@ class DirectoryStore:
         if self._is_removed() and self._is_made_anew():
             self._reopen_if_replaced()
         for name in self._names():
-            address = _address_of(name)
+            address = ClientAddress.canonical(name)
             if address is not None and self._read(address)[0]:
                 yield address
 
@@ -118,7 +118,7 @@ class DirectoryStore:
         self._reopen_if_replaced()
         removed: list[Grant] = []
         for name in self._names():
-            address = _address_of(name)
+            address = ClientAddress.canonical(name)
             if address is None:
                 if _LIKE_AN_ADDRESS.issuperset(name) or spool.is_temporary(name):
                     self._remove_litter(name, now)
@@ -144,9 +144,11 @@ class DirectoryStore:
     def redate(self, delta_seconds: float) -> None:
         """Files written while this runs are taken for dated by the new time already. A file
         caught between both keeps its old times, and the rules then refuse what they doubt."""
-        before = {name: self._stat(name) for name in self._names() if _address_of(name) is not None}
+        before = {
+            name: self._stat(name) for name in self._names() if ClientAddress.canonical(name) is not None
+        }
         for name, state in before.items():
-            address = _address_of(name)
+            address = ClientAddress.canonical(name)
             if address is None or state is None:
                 continue
 
@@ -341,7 +343,7 @@ class DirectoryStore:
                 state = self._stat(name)
                 if state is None:
                     return
-                address = _address_of(name)
+                address = ClientAddress.canonical(name)
                 if address is not None and self._read(address, is_locked=True)[0]:
                     return
                 if spool.is_temporary(name):
@@ -474,15 +476,6 @@ def _open_directory(path: str, directory: int | None = None) -> int:
 
 def _fault(verb: str, what: str, error: Exception) -> StoreError:
     return StoreError(f"cannot {verb} {what}: {error}")
-
-
-def _address_of(name: str) -> ClientAddress | None:
-    """The address that a file name spells canonically."""
-    try:
-        address = ClientAddress.parse(name)
-    except AddressError:
-        return None
-    return address if address.text == name else None
 
 
 def _key(state: os.stat_result) -> tuple[int, int, int, int]:

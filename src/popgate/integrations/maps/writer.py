@@ -17,7 +17,7 @@ from popgate.integrations.maps.command import MapCommand
 from popgate.integrations.maps.live import CannotSay, LiveAddresses
 from popgate.integrations.maps.map_file import MapError, MapFile, remove_litter
 from popgate.integrations.maps.watch import DirectoryWatch
-from popgate.values.address import AddressError, ClientAddress
+from popgate.values.address import ClientAddress
 from popgate.values.clock import Clock
 from popgate.values.event import Event, EventSink
 
@@ -142,7 +142,7 @@ class MapWriter:
             self._watch.renew()
         else:
             for name in names:
-                address = _address_of(name)
+                address = ClientAddress.canonical(name)
                 if address is not None:
                     self._pending.add(address)
             if not self._pending:
@@ -246,12 +246,3 @@ class _Output:
 
     def close(self) -> None:
         self.file.close()
-
-
-def _address_of(name: str) -> ClientAddress | None:
-    """The address that a grant file's name spells."""
-    try:
-        address = ClientAddress.parse(name)
-    except AddressError:
-        return None
-    return address if address.text == name else None
