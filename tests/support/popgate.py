@@ -125,6 +125,14 @@ class Popgate:
             assert time.monotonic() < deadline, f"{text!r} is not in the log:\n{self.log[-4000:]}"
             time.sleep(0.02)
 
+    def explain(self, address: str, wanted: str, seconds: float = 10.0) -> str:
+        """What `popgate grant explain` says, once it says `wanted`: servers write the story once a second."""
+        deadline = time.monotonic() + seconds
+        while wanted not in (told := self.command("grant", "explain", address, check=False).stdout):
+            assert time.monotonic() < deadline, f"{wanted!r} is not told:\n{told}"
+            time.sleep(0.1)
+        return told
+
     def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)
 
