@@ -1,5 +1,6 @@
 """Each installed program has a manual page, which names each of its options and is well-formed."""
 
+import dataclasses
 import re
 import shutil
 import subprocess
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from popgate.integrations.opensmtpd import table
+from popgate.integrations.opensmtpd.settings import TableSettings
 from popgate.integrations.ucspi import options
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +31,8 @@ def plain(page: str) -> str:
 
 def test_each_program_has_a_page_and_each_page_is_installed() -> None:
     programs = set(wheel()["shared-scripts"].values())
-    assert programs and programs | {"popgate-tcpserver"} == {page.stem for page in PAGES}
+    console = {"popgate-tcpserver", "popgate-table-opensmtpd"}
+    assert programs and programs | console == {page.stem for page in PAGES}
     assert wheel()["shared-data"] == {
         f"docs/man/{page.name}": f"share/man/man8/{page.name}" for page in PAGES
     }
@@ -38,6 +42,14 @@ def test_the_page_of_tcpserver_names_each_option_and_no_other() -> None:
     named = set(re.findall(r"^\.BI? (--?[a-zA-Z0-9-]+)", plain("popgate-tcpserver"), re.MULTILINE))
     letters = {f"-{letter}" for letter in options._LETTERS if letter != ":"}
     assert named == letters | {f"--{word.rstrip('=')}" for word in options._WORDS}
+
+
+def test_the_page_of_the_table_program_names_each_setting() -> None:
+    page = plain("popgate-table-opensmtpd")
+    for field in dataclasses.fields(TableSettings):
+        assert f".B {field.name}" in page
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["scripts"]["popgate-table-opensmtpd"] == f"{table.__name__}:main"
 
 
 @pytest.mark.parametrize("script", sorted(wheel()["shared-scripts"]))

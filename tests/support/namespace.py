@@ -61,7 +61,7 @@ class Namespace:
 
     def _start(self) -> None:
         etc = self.site / "etc"
-        (self.site / "usr").mkdir()
+        (self.site / "usr").mkdir(exist_ok=True)
         etc.mkdir()
         for name, form in (
             ("passwd", "{}:x:{}:{}::/nonexistent:/usr/sbin/nologin\n"),

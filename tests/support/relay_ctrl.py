@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ("allow", "check", "age", "chdir", "send", "udp")
-_PACKAGES = ("commands", "grants", "values", "protocols", "servers")
+_PACKAGES = ("commands", "grants", "values", "protocols", "servers", "integrations")
 
 
 def interpreter_for_everybody() -> str | None:
@@ -56,6 +56,13 @@ class Installed:
         (self.bin / "popgate").write_text(f"#!{self.interpreter}\n")
         for program in PROGRAMS:
             shutil.copy(ROOT / "scripts" / f"relay-ctrl-{program}", self.bin)
+        table = self.bin / "popgate-table-opensmtpd"  # as pip makes a console script
+        table.write_text(
+            f"#!{self.interpreter} -I\n"
+            f"import sys\nsys.path.insert(0, {str(site.parent)!r})\n"
+            "from popgate.integrations.opensmtpd.table import main\nmain()\n"
+        )
+        table.chmod(0o755)
         for directory, _, _ in os.walk(self.root):
             os.chmod(directory, 0o755)
 
