@@ -166,6 +166,7 @@ NOT_READ = {
     "no end of the key": struct.pack("=i", NETADDR) + struct.pack("@N", 0) + b"203.0.113.9",
     "a parameter too few": struct.pack("=i", NETADDR) + struct.pack("@N", 1) + b"203.0.113.9\0",
     "a parameter too many": struct.pack("=i", NETADDR) + struct.pack("@N", 0) + b"a\0b\x00203.0.113.9\0",
+    "something behind the end": struct.pack("=i", NETADDR) + struct.pack("@N", 0) + b"x\x00203.0.113.99",
     "two keys": struct.pack("=i", NETADDR) + struct.pack("@N", 0) + b"203.0.113.9\x00203.0.113.9\0",
     "endless parameters": struct.pack("=i", NETADDR) + b"\xff" * 8 + b"203.0.113.9\0",
     "other services too": struct.pack("=i", NETADDR | 1) + struct.pack("@N", 0) + b"203.0.113.9\0",

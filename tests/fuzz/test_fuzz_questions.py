@@ -1,5 +1,6 @@
 """The fuzz targets of the protocols that other servers ask, for a moment, with their corpora."""
 
+import fuzz_opensmtpd_table
 import fuzz_postfix_policy
 import fuzz_relay_line
 import fuzz_socketmap
@@ -8,7 +9,7 @@ import pytest
 
 from support import fuzzing
 
-TARGETS = [fuzz_postfix_policy, fuzz_socketmap, fuzz_tcp_table, fuzz_relay_line]
+TARGETS = [fuzz_postfix_policy, fuzz_socketmap, fuzz_tcp_table, fuzz_relay_line, fuzz_opensmtpd_table]
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.__name__)

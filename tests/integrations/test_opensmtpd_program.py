@@ -141,6 +141,12 @@ def test_what_is_no_answer_is_no_yes_and_ends_the_connection(place: Path, answer
             assert popgate.connections == number
 
 
+def test_grants_that_cannot_be_read_have_words_of_their_own(place: Path) -> None:
+    is_told = pytest.raises(Unanswered, match="popgate cannot read its grants now")
+    with FakePopgate(place / "line", answering(b"defer\n")), is_told:
+        asker(place).may_relay(HOME)
+
+
 @pytest.mark.parametrize("part", [b"", b"y", b"yes"])
 def test_a_connection_that_ends_in_an_answer(place: Path, part: bytes) -> None:
     def act(connection: socket.socket, _: int) -> None:
@@ -505,6 +511,19 @@ def test_the_program_ends_where_smtpd_cannot_be_understood() -> None:
         assert process.wait(10) == 1
         assert process.stderr is not None
         assert "cannot be understood (malformed)" in process.stderr.read()
+
+
+def test_the_program_says_what_it_is_to_who_starts_it_by_hand() -> None:
+    ours, terminal = os.openpty()
+    done = subprocess.run(
+        [sys.executable, "-c", f"from {table_module.__name__} import main; main()", "--help"],
+        stdin=terminal, capture_output=True, text=True, timeout=10, check=False,
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+    )  # fmt: skip
+    os.close(ours)
+    os.close(terminal)
+    assert done.returncode == 100
+    assert "is started by smtpd" in done.stderr
 
 
 def test_the_program_ends_quietly_at_a_signal_from_the_keyboard() -> None:

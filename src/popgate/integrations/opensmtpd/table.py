@@ -159,6 +159,11 @@ def _log(text: str) -> None:
 
 def main() -> None:
     """smtpd gives the path behind `popgate:` as the only argument."""
+    if os.isatty(0):
+        os.write(
+            2, f"{NAME} is started by smtpd, for: table NAME popgate:/etc/popgate/opensmtpd.toml\n".encode()
+        )
+        os._exit(100)
     syslog.openlog(NAME, syslog.LOG_PID, syslog.LOG_MAIL)
     table = Table(sys.argv[1] if len(sys.argv) > 1 else "", _log)
     table.reread()
