@@ -77,17 +77,20 @@ def program(smtpd: OpenSmtpd) -> int:
 
 
 def test_refused_then_a_login_then_relayed_then_lapsed_then_refused(tmp_path: Path, table: str) -> None:
-    with running(tmp_path, table) as (site, smtpd):
-        for address in ("127.0.0.9", "::1"):
-            with LocalClient(smtpd.port, address) as client:
-                assert client.ask() == 550
-                site.log_in(address, BRIEF)
-                assert client.ask() == 250
-                assert asked(smtpd.port, "127.0.0.10") == 550
-                time.sleep(BRIEF_SECONDS + 0.1)
-                assert client.ask() == 550
-        with LocalClient(smtpd.port, "127.0.0.10") as client:
-            assert client.ask(HERE, "stranger@elsewhere.example") == 250
+    with (
+        running(tmp_path, table) as (site, smtpd),
+        LocalClient(smtpd.port, "127.0.0.9") as one,
+        LocalClient(smtpd.port, "::1") as other,
+    ):
+        assert (one.ask(), other.ask()) == (550, 550)
+        site.log_in("127.0.0.9", BRIEF)
+        assert (one.ask(), other.ask()) == (250, 550)
+        site.log_in("::1", BRIEF)
+        assert other.ask() == 250
+        assert asked(smtpd.port, "127.0.0.10") == 550
+        time.sleep(BRIEF_SECONDS + 0.1)
+        assert (one.ask(), other.ask()) == (550, 550)
+        assert other.ask(HERE, "stranger@elsewhere.example") == 250
         assert "popgate-table-opensmtpd" not in smtpd.log
 
 
@@ -103,10 +106,10 @@ def test_popgate_hangs_is_killed_in_mid_dialogue_and_stopped(tmp_path: Path, tab
         assert client.ask() == 250
         with site.hanging():
             is_not_relayed(client, 451, 1.9, 3)
-            is_not_relayed(client, 451, 0, 0.5)
+            is_not_relayed(client, 451, 0, 1)
         soon(lambda: client.ask() == 250, 4)
         site.popgate.kill()
-        is_not_relayed(client, 451, 0, 0.5)
+        is_not_relayed(client, 451, 0, 1)
         assert asked(smtpd.port, "127.0.0.9") == 451
         site.popgate.start()
         assert client.ask() == 250  # the grant is in the directory
@@ -115,9 +118,9 @@ def test_popgate_hangs_is_killed_in_mid_dialogue_and_stopped(tmp_path: Path, tab
         site.log_in("127.0.0.9", ALICE)
         assert client.ask() == 250
         assert site.popgate.stop() == 0
-        is_not_relayed(client, 451, 0, 0.5)
+        is_not_relayed(client, 451, 0, 1)
         lines = [line for line in smtpd.log.splitlines() if "popgate-table-opensmtpd" in line]
-        assert len(lines) == 2, lines  # once a minute, and that it is over
+        assert 2 <= len(lines) <= 3, lines  # once a minute, and that it is over
         assert "does not answer within 2 seconds; nobody relays" in lines[0]
         assert "answers again" in lines[1]
 
@@ -132,7 +135,7 @@ def test_popgate_is_killed_and_its_clients_are_refused_for_good(tmp_path: Path, 
         site.log_in("127.0.0.9", ALICE)
         assert client.ask() == 250
         site.popgate.kill()
-        is_not_relayed(client, 550, 0, 0.5)
+        is_not_relayed(client, 550, 0, 1)
         site.popgate.start()
         assert client.ask() == 250
 
@@ -164,6 +167,9 @@ def test_smtpd_starts_without_settings_and_they_are_mended(tmp_path: Path, table
     conf = CONF.replace("/etc/popgate/", "/run/popgate/")
     with OpenSmtpd(free_port(), conf, {"popgate": table}) as smtpd:
         settings = smtpd.run / "opensmtpd.toml"
+        (smtpd.run / "other.conf").write_text(conf.replace(" popgate:", " nonesuch:"))
+        with pytest.raises(AssertionError, match='"nonesuch" does not exist'):
+            smtpd.command("smtpd", "-n", "-f", f"{smtpd.run}/other.conf")
         site = beside(tmp_path, smtpd)
         with site.popgate, LocalClient(smtpd.port, "127.0.0.9") as client:
             site.log_in("127.0.0.9")
