@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -176,6 +176,22 @@ class LineSession:
         self.closed_for = reason
 
 
+class PushingLineSession(LineSession):
+    """Says what it wants, when it wants."""
+
+    def __init__(self, peer: Peer, seen: list[object]) -> None:
+        super().__init__(peer, seen)
+        self.wake: Callable[[], bool] = lambda: False
+        self.times_can_push = 0
+
+    def push(self, line: bytes) -> bool:
+        self.engine.output += line
+        return self.wake()
+
+    def can_push(self) -> None:
+        self.times_can_push += 1
+
+
 class Bench:
     """A listener on a free loopback port."""
 
@@ -186,6 +202,7 @@ class Bench:
         self.limits = ConnectionLimits(100, 100, 100)
         self.options: dict[str, object] = {}
         self.writers: list[asyncio.StreamWriter] = []
+        self.kind = LineSession
 
     async def start(self) -> int:
         self.table = ConnectionTable(memoryview(bytearray(buffer_size(1))), workers=1, worker=0)
@@ -193,7 +210,7 @@ class Bench:
             service="smtp",
             name="127.0.0.1:25",
             number=0,
-            make_session=lambda peer: LineSession(peer, self.sessions),  # type: ignore[arg-type]
+            make_session=lambda peer: self.kind(peer, self.sessions),  # type: ignore[arg-type]
             busy_reply=b"busy\r\n",
             limits=self.limits,
             table=self.table,
@@ -609,3 +626,84 @@ async def test_a_proxy_header_that_does_not_come_is_timed_out(bench: Bench) -> N
     await asyncio.sleep(0.1)
     bench.listener.tick()
     assert await read_all(reader) == b""
+
+
+async def _pushing(bench: Bench) -> tuple[PushingLineSession, asyncio.StreamReader, asyncio.StreamWriter]:
+    bench.kind = PushingLineSession
+    port = await bench.start()
+    reader, writer = await bench.connect(port, limit=1000)
+    assert await reader.readline() == b"hello\r\n"
+    (session,) = bench.sessions
+    assert isinstance(session, PushingLineSession)
+    return session, reader, writer
+
+
+async def test_a_session_speaks_although_its_client_asked_nothing(bench: Bench) -> None:
+    session, reader, _ = await _pushing(bench)
+    assert session.push(b"* 1 EXISTS\r\n")
+    assert await reader.readline() == b"* 1 EXISTS\r\n"
+    assert session.wake(), "nothing to say is no fault"
+
+
+async def test_what_a_session_says_unasked_waits_for_a_decision(bench: Bench) -> None:
+    session, reader, writer = await _pushing(bench)
+    writer.write(b"SLOW asked\r\n")
+    while not session.seen_events:
+        await asyncio.sleep(0.001)
+    assert session.push(b"unasked\r\n"), "it goes out with the answer"
+    assert await reader.readline() == b"unasked\r\n"
+    assert await reader.readline() == b"asked\r\n"
+
+
+async def test_what_a_session_says_unasked_waits_for_a_long_reply(bench: Bench) -> None:
+    session, reader, writer = await _pushing(bench)
+    writer.write(b"BIG 40\r\n")
+    while not session.seen_events:
+        await asyncio.sleep(0.001)
+    session.wake()
+    assert await asyncio.wait_for(reader.readexactly(40 * 65536), 10) == b"x" * 40 * 65536
+    assert await reader.readline() == b"end\r\n"
+    assert session.push(b"unasked\r\n")
+    assert await reader.readline() == b"unasked\r\n"
+
+
+async def test_nothing_is_said_unasked_to_a_client_that_does_not_read(bench: Bench) -> None:
+    session, reader, writer = await _pushing(bench)
+    said = 0
+    while session.wake():
+        session.push(b"x" * 65535 + b"\n")
+        said += 1
+        await asyncio.sleep(0)
+        assert said < 1000, "the sockets took 64 MB"
+    (connection,) = bench.listener.connections
+    assert connection._transport.get_write_buffer_size() < 300_000  # type: ignore[attr-defined]
+    assert not session.push(b"held\r\n")
+    assert session.engine.output == b"held\r\n", "taken out of the engine although nobody reads"
+    assert session.times_can_push == 0
+    await asyncio.wait_for(reader.readexactly(said * 65536), 10)
+    assert await reader.readline() == b"held\r\n"
+    while session.times_can_push == 0:
+        await asyncio.sleep(0.001)
+    assert session.times_can_push == 1
+    writer.write(b"ECHO on\r\n")
+    assert await reader.readline() == b"on\r\n", "reading was not taken up again"
+
+
+async def test_our_own_words_do_not_keep_a_client_that_is_gone(bench: Bench) -> None:
+    bench.deadlines = Deadlines(login=100, command=0.3, minimum_rate=500)
+    session, reader, _ = await _pushing(bench)
+    for number in range(4):
+        await asyncio.sleep(0.1)
+        session.push(b"%d\r\n" % number)
+        bench.listener.tick()
+    assert session.closed_for == "timeout"
+    assert (await read_all(reader)).endswith(b"timeout\r\n")
+    assert not session.wake(), "it is over"
+
+
+async def test_a_session_that_ends_itself_unasked_is_closed(bench: Bench) -> None:
+    session, reader, _ = await _pushing(bench)
+    session.engine.closing = True
+    session.push(b"* BYE\r\n")
+    assert await read_all(reader) == b"* BYE\r\n"
+    assert session.closed_for == "quit"

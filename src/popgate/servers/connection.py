@@ -22,7 +22,7 @@ from popgate.protocols.engine import Engine, Wait
 from popgate.protocols.proxy import ProxyError, ProxyParser
 from popgate.servers.listener import Listener, OpenConnection
 from popgate.servers.tls_layer import TlsLayer
-from popgate.sessions.session import CloseReason, Peer, Session
+from popgate.sessions.session import CloseReason, Peer, PushingSession, Session
 from popgate.values.address import AddressError, ClientAddress
 
 _READ_AHEAD = 65536  # octets taken from a client while a decision is pending
@@ -48,6 +48,7 @@ class Connection(asyncio.Protocol, OpenConnection):
         "_engine",
         "_has_eof",
         "_is_draining",
+        "_is_holding_push",
         "_is_lingering",
         "_is_paused_reading",
         "_is_paused_writing",
@@ -91,6 +92,7 @@ class Connection(asyncio.Protocol, OpenConnection):
         self._is_paused_reading = False
         self._is_paused_writing = False
         self._awaits_turn = False
+        self._is_holding_push = False  # the session was told that its client does not read
         self._is_draining = False
         self._is_lingering = False
         self._has_eof = False
@@ -144,6 +146,8 @@ class Connection(asyncio.Protocol, OpenConnection):
         session = self._session = self._listener.make_session(peer)
         engine = self._engine = session.engine
         engine.most_lines = _LINES_A_TURN
+        if hasattr(session, "wake"):
+            cast(PushingSession, session).wake = self._wake
         now = self._listener.loop.time()
         self._ticked_at = now
         self._deadline = self._login_until = now + self._listener.deadlines.login
@@ -225,9 +229,13 @@ class Connection(asyncio.Protocol, OpenConnection):
         self._write_deadline = 0.0
         if self._engine is not None and not self._closed:
             if self._is_free:
+                self._send_pushed()
                 self._pump()
             elif self._pumping_source and self._pending is None:
                 self._pump_source()
+            if self._is_holding_push:
+                self._is_holding_push = False
+                self._listener.loop.call_soon(self._tell_can_push)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._finish("reset" if exc is not None else "eof")
@@ -349,6 +357,41 @@ class Connection(asyncio.Protocol, OpenConnection):
         if self._is_paused_reading and self._is_free and not self._is_paused_writing:
             self._is_paused_reading = False
             transport.resume_reading()
+
+    def _wake(self) -> bool:
+        """The session's `wake`, see popgate.sessions.session.PushingSession."""
+        if self._closed or self._engine is None:
+            return False
+        if self._is_paused_writing:
+            self._is_holding_push = True
+            return False
+        if self._is_free:
+            self._send_pushed()
+        return True  # else whatever we wait for ends in a flush
+
+    def _send_pushed(self) -> None:
+        """Send what the engine says unasked. The client's deadline stays as it is: it counts from what
+        the client did, or our own words would keep a session for ever whose client is gone."""
+        engine, transport = self._engine, self._transport
+        if engine is None or transport is None or self._closed or self._is_handshaking:
+            return
+        output = engine.take_output()
+        if output:
+            self._send(transport, output)
+        if not self._closed and engine.waiting_for is not self._wait:
+            self._flush()
+
+    def _tell_can_push(self) -> None:
+        session = self._session
+        if session is None or self._closed:
+            return
+        if self._is_paused_writing:
+            self._is_holding_push = True
+            return
+        try:
+            cast(PushingSession, session).can_push()
+        except Exception as defect:
+            self._defect(defect)
 
     def _send(self, transport: asyncio.Transport, output: bytes) -> None:
         if self._tls is not None:

@@ -91,3 +91,20 @@ class Session(Protocol):
     def closed(self, reason: CloseReason) -> None:
         """The connection is gone: release locks, abort what is open, write the closing event."""
         ...
+
+
+class PushingSession(Session, Protocol):
+    """A session that speaks although its client has asked nothing (IMAP's IDLE, RFC 2177).
+
+    It puts what it has to say into its engine, then calls `wake`, on the event loop's thread."""
+
+    wake: Callable[[], bool]
+    """The shell puts this here before the first event. It sends what the engine has to say, or does so as
+    soon as a decision, a long reply or a turn of others is over. False: nothing was taken out, because the
+    client does not read what was sent before or is gone. Then say no more until `can_push` is called:
+    whatever is said meanwhile lies in memory. To ask whether anything can be said, call it with nothing
+    to say."""
+
+    def can_push(self) -> None:
+        """After a `wake` that gave False: the client reads again."""
+        ...
