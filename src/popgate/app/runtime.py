@@ -4,8 +4,9 @@ import asyncio
 import base64
 import os
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from popgate.sessions.session import Runtime
 from popgate.values.clock import Clock
@@ -59,4 +60,11 @@ def make_runtime(clock: Clock, emit: EventSink, executor: ThreadPoolExecutor | N
     def run(function: Callable[[], object]) -> Awaitable[object]:
         return loop.run_in_executor(threads, function)
 
-    return Runtime(clock, emit, asyncio.sleep, run, Tokens())
+    spawned: set[asyncio.Task[None]] = set()  # the loop itself keeps tasks by weak references alone
+
+    def spawn(coroutine: Coroutine[Any, Any, None]) -> None:
+        task = loop.create_task(coroutine)
+        spawned.add(task)
+        task.add_done_callback(spawned.discard)
+
+    return Runtime(clock, emit, asyncio.sleep, run, Tokens(), spawn)

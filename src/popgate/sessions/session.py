@@ -3,10 +3,10 @@
 The shell owns the transport, the engine and the timers. The session owns the decisions.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Literal, Protocol
 
-from popgate.protocols.engine import Engine
+from popgate.protocols.engine import Engine, MisuseError
 from popgate.values.address import ClientAddress
 from popgate.values.clock import Clock
 from popgate.values.event import EventSink
@@ -26,12 +26,18 @@ class Peer:
     is_tls: bool = False
 
 
+def _no_spawn(coroutine: Coroutine[Any, Any, None]) -> None:
+    coroutine.close()
+    raise MisuseError("this runtime has nobody who would run it")
+
+
 @value
 class Runtime:
     """What the outside lends a session, so that it needs no transport, clock or thread of its own.
 
     `sleep(seconds)`; `run(function)` runs a blocking function in a thread;
     `token()` gives 128 fresh random bits as 22 printable characters (base64url).
+    `spawn(coroutine)` runs one beside whatever else goes on, for a session that speaks unasked.
     """
 
     clock: Clock
@@ -39,6 +45,7 @@ class Runtime:
     sleep: Callable[[float], Awaitable[None]]
     run: "Callable[[Callable[[], object]], Awaitable[object]]"
     token: Callable[[], str]
+    spawn: "Callable[[Coroutine[Any, Any, None]], None]" = _no_spawn
 
 
 class UserSessions(Protocol):
