@@ -91,7 +91,7 @@ _ATOM = re.compile(rb'[^\x00-\x20(){%*"\\\x7f-\xff]+')
 _LIST_MAILBOX = re.compile(rb'[^\x00-\x20(){"\\\x7f-\xff]+')
 # quoted = DQUOTE *QUOTED-CHAR DQUOTE; octets above 127 are for the charset to judge
 _QUOTED = re.compile(rb'"([^"\\\r\n\x00]*(?:\\["\\][^"\\\r\n\x00]*)*)"')
-_ESCAPED = re.compile(rb'\\(["\\])')
+_SPACES = re.compile(rb" +")
 _WORD = re.compile(rb"[A-Za-z0-9.=+-]+")
 _DIGITS = re.compile(rb"[0-9]+")
 _END = -1
@@ -155,6 +155,10 @@ class Cursor:
             self.at = found.end()
         return found
 
+    def has_more(self) -> bool:
+        """Whether another argument follows behind a space, which is read, as are more of them."""
+        return self.spaces() and not self.is_at_end
+
     # What must come next
 
     def expect(self, octet: bytes) -> None:
@@ -166,8 +170,7 @@ class Cursor:
 
     def finish(self) -> None:
         """The command must be at its end; spaces before it, which some clients leave there, do no harm."""
-        while self.take(b" "):
-            pass
+        self.spaces()
         if not self.is_at_end:
             raise Syntax(b"Unexpected argument")
 
@@ -191,7 +194,7 @@ class Cursor:
             found = self.match(_QUOTED)
             if not found:
                 raise Syntax(b"Quoted string is not well-formed")
-            return found[1] if b"\\" not in found[1] else _ESCAPED.sub(rb"\1", found[1])
+            return found[1] if b"\\" not in found[1] else _unescape(found[1])
         if following != _LITERAL:
             raise Syntax(b"String expected")
         if self.is_binary:
@@ -236,7 +239,9 @@ class Cursor:
 
     def spaces(self) -> bool:
         """Whether there were spaces, which are read: between members of a list more than one does no harm."""
-        at = self.at
-        while self.take(b" "):
-            pass
-        return self.at > at
+        return self.match(_SPACES) is not None
+
+
+def _unescape(quoted: bytes) -> bytes:
+    # Backslashes come in pairs from the left, or before a quote; a substitution costs ten times as much.
+    return b"\\".join(part.replace(b'\\"', b'"') for part in quoted.split(b"\\\\"))

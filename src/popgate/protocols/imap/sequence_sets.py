@@ -1,0 +1,62 @@
+"""The text form of sets of numbers (RFC 9051 9 sequence-set), both ways."""
+
+import re
+
+from popgate.protocols.imap.lexer import Cursor, Syntax
+from popgate.protocols.imap.sequence import MAX_NUMBER, STAR, SavedResult, Sequence, SequenceSet
+
+MAX_RANGES = 16384
+"""A line of 64 KiB names no more messages than this with numbers of three digits."""
+
+_SET = re.compile(rb"[0-9*:,]+")
+# seq-number = nz-number / "*"; seq-range = seq-number ":" seq-number
+_NUMBER = r"(?:[1-9][0-9]{0,9}|\*)"
+_WELL_FORMED = re.compile(rf"{_NUMBER}(?::{_NUMBER})?(?:,{_NUMBER}(?::{_NUMBER})?)*".encode())
+_RANGE = re.compile(rb"([0-9]+|\*)(?::([0-9]+|\*))?")
+
+
+def read_sequence(cursor: Cursor) -> Sequence:
+    """RFC 9051 9 sequence-set, or `$` (RFC 5182). Raises Syntax."""
+    if cursor.take(b"$"):
+        return SavedResult()
+    return read_numbers(cursor)
+
+
+def read_numbers(cursor: Cursor, *, has_star: bool = True) -> SequenceSet:
+    """A sequence-set. Without `has_star` it is of known numbers only (RFC 7162 7). Raises Syntax."""
+    found = cursor.match(_SET)
+    if not found:
+        raise Syntax(b"Sequence set expected")
+    if not has_star and b"*" in found[0]:
+        raise Syntax(b"* not allowed here")
+    return parse_numbers(found[0])
+
+
+def parse_numbers(text: bytes) -> SequenceSet:
+    """The set that `text` is. Raises Syntax."""
+    if text.count(b",") >= MAX_RANGES:
+        raise Syntax(b"Sequence set is too long", b"[LIMIT]")
+    if not _WELL_FORMED.fullmatch(text):
+        raise Syntax(b"Sequence set is not well-formed")
+    if b"*" not in text and b":" not in text:
+        numbers = list(map(int, text.split(b",")))
+        ranges = list(zip(numbers, numbers, strict=True))
+    else:
+        ranges = []
+        for first, last in _RANGE.findall(text):
+            low = STAR if first == b"*" else int(first)
+            ranges.append((low, low if not last else STAR if last == b"*" else int(last)))
+    if max(map(max, ranges)) > MAX_NUMBER:
+        raise Syntax(b"Number out of range")
+    return SequenceSet(tuple(ranges))
+
+
+def format_numbers(numbers: SequenceSet) -> bytes:
+    """The text form of `numbers`."""
+    return ",".join(
+        _word(low) if low == high else f"{_word(low)}:{_word(high)}" for low, high in numbers.ranges
+    ).encode("ascii")
+
+
+def _word(number: int) -> str:
+    return "*" if number == STAR else str(number)
