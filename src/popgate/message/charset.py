@@ -9,7 +9,8 @@ from encodings.aliases import aliases
 
 # No character sets, whatever Python calls them; decoding some takes time that is quadratic in the length.
 _NOT_CHARSETS = {"idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "mbcs", "oem"}
-_NOT_CHARSETS |= {"base64_codec", "bz2_codec", "hex_codec", "quopri_codec", "rot_13", "uu_codec", "zlib_codec"}
+_NOT_CHARSETS |= {"base64_codec", "bz2_codec", "hex_codec", "quopri_codec", "rot_13"}
+_NOT_CHARSETS |= {"uu_codec", "zlib_codec"}
 # Names that senders write and Python lacks, and sets whose larger brother is meant.
 _OTHER_NAMES = {
     "ascii": "utf_8",
