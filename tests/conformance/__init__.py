@@ -1,0 +1,1 @@
+"""Scripted dialogues that any IMAP server must hold, and what runs them."""
