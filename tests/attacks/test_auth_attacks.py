@@ -18,14 +18,15 @@ from popgate.auth.backends.accounts import AccountDatabase, BadName
 from popgate.auth.recipients import Recipients
 from popgate.auth.verified import VerifiedPasswords
 from popgate.auth.workers import Workers
+from popgate.protocols import sasl
 from popgate.values.identity import Identity
 from popgate.values.mail import MailAddress
 from support.clock import ManualClock
+from support.scram import ScramClient
 
 ELSEWHERE = {
     "apop-006": "the sessions count failures and close",
     "enum-001": "the POP3 session answers USER alike for all",
-    "enum-005": "SCRAM is not offered",
     "enum-007": "the SMTP session bounds guesses at recipients",
     "enum-008": "IMAP is not offered",
 }
@@ -38,6 +39,7 @@ PLAYED_BELOW = {
     "apop-013",
     "enum-002",
     "enum-004",
+    "enum-005",
     "enum-009",
     "enum-010",
     "name-030",
@@ -210,3 +212,46 @@ async def test_enum_002_enum_004_enum_009_enum_010_every_failure_costs_one_check
 def test_every_case_of_the_corpus_has_its_place():
     played = {case for case, _ in names()} | PLAYED_BELOW | set(ELSEWHERE)
     assert not set(of_class("name", "enum", "apop")) - played
+
+
+async def test_enum_005_scram_shows_every_name_the_same_kind_of_salt(site):
+    """Stable within the exchange's process, of one length and one count, for names that are and are not."""
+    site.database.add("plain@example.org", "secret")
+    for name in ("ann", "nobody", "plain", "no such/name"):
+        one, two = site.logins.scram_keys(name), site.logins.scram_keys(name)
+        assert one == two
+        assert (len(one.salt), one.iterations) == (16, 4096)
+    names = ("ann", "nobody", "plain", "tmp")
+    assert len({site.logins.scram_keys(name).salt for name in names}) == len(names)
+
+
+@pytest.mark.parametrize("gs2", ["p=tls-server-end-point,,", "n,a=tmp@example.org,", "x,,", ""])
+def test_auth_024_scram_with_another_channel_or_for_another_user(site, gs2):
+    client = ScramClient("ann@example.org", "secret", gs2=gs2)
+    step = sasl.begin(
+        "SCRAM-SHA-256", client.first, token=lambda: "t", hostname="h", scram_keys=site.logins.scram_keys
+    )
+    assert isinstance(step, sasl.Malformed)
+
+
+def test_auth_024_scram_by_a_proof_of_before(site):
+    """A recorded exchange is worth nothing: the server's part of the nonce is new each time."""
+    client = ScramClient("ann@example.org", "secret")
+    tokens = iter(["0123456789abcdef", "fedcba9876543210"])
+    finals = []
+    for _ in range(2):
+        step = sasl.begin(
+            "SCRAM-SHA-256",
+            client.first,
+            token=lambda: next(tokens),
+            hostname="h",
+            scram_keys=site.logins.scram_keys,
+        )
+        finals.append(client.final(step.data))
+    assert isinstance(step.exchange.respond(finals[0]), sasl.Malformed)
+    assert isinstance(step.exchange.respond(finals[1]), sasl.Challenge)
+
+
+def test_auth_024_the_count_of_iterations_is_ours(site):
+    """The client sends none, so it cannot make us work; what one exchange costs is bounded."""
+    assert site.logins.scram_keys("x" * 1000).iterations == 4096

@@ -18,11 +18,15 @@ from popgate.auth.backends.account_logins import AccountLogins
 from popgate.auth.backends.accounts import AccountDatabase
 from popgate.auth.backends.checkpassword import CheckpasswordLogins
 from popgate.auth.backends.passwd_file import PasswdFile, PasswdFileLogins
+from popgate.auth.chain import Chain
 from popgate.auth.hashing import hash_password
+from popgate.auth.proofs import DUMMY_SECRET, scram_keys
 from popgate.auth.verified import VerifiedPasswords
 from popgate.auth.workers import Workers
 from popgate.grants.grant import Terms
+from popgate.protocols import sasl
 from popgate.values.identity import Identity
+from support.scram import ScramClient
 
 ANN = Identity("ann", "example.org")
 PASSWORD = "pass word: ünïcode"
@@ -439,6 +443,83 @@ async def test_cram_md5(kind, tmp_path):
     site.close()
 
 
+def scram(authenticator, name, password):
+    """The whole exchange; the credentials that the engine would ask about."""
+    client = ScramClient(name, password)
+    step = sasl.begin(
+        "SCRAM-SHA-256",
+        client.first,
+        token=lambda: "0123456789abcdef",
+        hostname="h",
+        scram_keys=authenticator.scram_keys,
+    )
+    step = step.exchange.respond(client.final(step.data))
+    if isinstance(step, sasl.Challenge):
+        assert client.believes(step.data)
+        step = step.exchange.respond(b"")
+    return client, step
+
+
+def check_scram(authenticator, name, password):
+    _, step = scram(authenticator, name, password)
+    return authenticator.check_scram(step.name, step.keys, is_proven=step.is_proven)
+
+
+@pytest.mark.parametrize("kind", ["accounts", "passwd_file_plain"])
+async def test_scram(kind, tmp_path):
+    site = SITES[kind](tmp_path)
+    logins = site.authenticator
+    for name in ("ann", "Ann@Example.org"):
+        assert (await settled(check_scram(logins, name, PASSWORD))).identity == ANN
+    assert check_scram(logins, "ann", "wrong") == Denied("password")
+    assert check_scram(logins, "nobody", PASSWORD) == Denied("unknown")
+    assert check_scram(logins, "no such/name", PASSWORD) == Denied("name")
+    assert check_scram(logins, "plain", PASSWORD) == Denied("mechanism")
+    assert isinstance(check_scram(logins, "bob", PASSWORD), Denied)
+    # who knows what stands in for missing secrets is nobody all the same
+    for name in ("nobody", "plain", "bob"):
+        assert isinstance(check_scram(logins, name, DUMMY_SECRET.decode()), Denied)
+    chain = Chain([logins])
+    assert check_scram(chain, "ann", PASSWORD).identity == ANN
+    assert check_scram(chain, "nobody", PASSWORD) == Denied("unknown")
+    site.close()
+
+
+async def test_a_password_that_changes_within_an_exchange_of_scram_is_no_login(tmp_path):
+    site = AccountsSite(tmp_path)
+    _, step = scram(site.authenticator, "ann", PASSWORD)
+    assert step.is_proven
+    site.change_password("another")
+    assert site.authenticator.check_scram("ann", step.keys, is_proven=True) == Denied("password")
+    site.close()
+
+
+@pytest.mark.parametrize("kind", ["accounts", "passwd_file_plain"])
+async def test_scram_is_off_unless_asked_for(kind, tmp_path):
+    site = SITES[kind](tmp_path, apop=False)
+    assert check_scram(site.authenticator, "ann", PASSWORD) == Denied("mechanism")
+    site.close()
+
+
+async def test_a_chain_takes_the_keys_of_who_knows_the_name(tmp_path):
+    first, second = tmp_path / "1", tmp_path / "2"
+    first.mkdir()
+    second.mkdir()
+    one, two = AccountsSite(first), AccountsSite(second)
+    one.database.remove("ann@example.org")
+    chain = Chain([one.authenticator, two.authenticator])
+    assert check_scram(chain, "ann", PASSWORD).identity == ANN
+    assert check_scram(chain, "nobody", PASSWORD) == Denied("unknown")
+    one.close()
+    two.close()
+
+
+def test_a_password_outside_ascii_is_prepared_as_the_client_does():
+    # RFC 4013 2: a no-break space is a space, a soft hyphen nothing, and a ligature its letters
+    assert scram_keys("a\u00a0\u00adb\ufb01".encode(), b"salt") == scram_keys(b"a bfi", b"salt")
+    assert scram_keys(b"\xff", b"salt") != scram_keys(b"", b"salt")
+
+
 @pytest.mark.parametrize("kind", SITES)
 async def test_apop_and_cram_md5_are_off_unless_asked_for(kind, tmp_path):
     site = SITES[kind](tmp_path, apop=False)
@@ -498,4 +579,6 @@ async def test_unreadable_accounts_are_temporary(tmp_path):
     (tmp_path / "accounts.sqlite").unlink()
     assert isinstance(await login(site), Unavailable)
     assert isinstance(site.authenticator.check_cram_md5("ann", CHALLENGE, cram_digest()), Unavailable)
+    assert isinstance(check_scram(site.authenticator, "ann", PASSWORD), Unavailable)
+    assert isinstance(check_scram(Chain([site.authenticator]), "ann", PASSWORD), Unavailable)
     site.close()

@@ -9,7 +9,8 @@ import hmac
 from popgate.protocols import sasl
 from support import fuzzing
 
-MECHANISMS = ("PLAIN", "LOGIN", "CRAM-MD5", "OTHER")
+MECHANISMS = ("PLAIN", "LOGIN", "CRAM-MD5", "OTHER", "SCRAM-SHA-256")
+_KEYS = sasl.ScramKeys(b"salt", 4096, bytes(32), bytes(32))
 
 
 def check(data: bytes) -> None:
@@ -17,7 +18,13 @@ def check(data: bytes) -> None:
         return
     first, *others = data[1:].split(b"\n")
     initial = None if first == b"=" else first
-    step = sasl.begin(MECHANISMS[data[0] % 4], initial, token=lambda: "token", hostname="mail.example.org")
+    step = sasl.begin(
+        MECHANISMS[data[0] % 5],
+        initial,
+        token=lambda: "token",
+        hostname="mail.example.org",
+        scram_keys=lambda name: _KEYS,
+    )
     for response in others:
         if not isinstance(step, sasl.Challenge):
             break
@@ -32,6 +39,10 @@ def check(data: bytes) -> None:
         assert step.name
         assert len(bytes.fromhex(step.digest.decode())) == 16
         assert not hmac.compare_digest(step.challenge, b"")
+    elif isinstance(step, sasl.ScramCredentials):
+        assert step.name.isprintable()
+        assert step.name
+        assert not step.is_proven, "proven without a password"
     for line in (data, *others):
         decoded = sasl.decode_base64(line)
         assert decoded is None or sasl.encode_base64(decoded) == line

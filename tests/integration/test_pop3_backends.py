@@ -156,7 +156,7 @@ async def test_a_whole_session_of_poplib(site: Backends) -> None:
         pop = log_in(port)
         assert site.may_relay()
         capabilities = pop.capa()
-        assert capabilities["SASL"] == ["PLAIN", "LOGIN", "CRAM-MD5"]
+        assert capabilities["SASL"] == ["PLAIN", "LOGIN", "SCRAM-SHA-256", "CRAM-MD5"]
         assert pop.stat() == (3, sum(map(len, bodies)))
         uids = [line.split()[1] for line in pop.uidl()[1]]
         assert len(set(uids)) == 3

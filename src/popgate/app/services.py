@@ -7,7 +7,7 @@ from popgate.app import backends
 from popgate.app.context import ServerContext
 from popgate.app.own_addresses import own_addresses
 from popgate.app.ucspi import account_terms
-from popgate.auth.authenticator import Authenticator, RecipientTable
+from popgate.auth.authenticator import Authenticator, RecipientTable, ScramAuthenticator
 from popgate.auth.senders import AccountSenders
 from popgate.auth.throttle import Throttle
 from popgate.config import Config, relay_by
@@ -74,6 +74,8 @@ class SessionMaker:
         self._runtime = runtime
         self._grants = services.grants
         self._accounts = services.accounts
+        chosen = services.authenticator
+        self._scram_keys = chosen.scram_keys if isinstance(chosen, ScramAuthenticator) else None
         self._owners = AccountSenders(services.accounts)
         self._smtp = SmtpServices(
             authenticator=services.authenticator,
@@ -169,6 +171,7 @@ class SessionMaker:
             plaintext_login=settings.plaintext_login,
             offers_auth="auth" in rights,
             cram_md5=config.auth.apop,
+            scram_keys=self._scram_keys,
             tolerant_helo="grant" in rights,
             sender_bound=config.grants.sender == "bound",
             message_bytes=config.limits.message_bytes,

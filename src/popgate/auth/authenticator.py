@@ -1,9 +1,10 @@
 """The interface of authentication back ends, and what they answer."""
 
 from collections.abc import Awaitable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from popgate.grants.grant import Terms
+from popgate.protocols.sasl import ScramKeys
 from popgate.values.identity import Identity
 from popgate.values.mail import MailAddress
 from popgate.values.value import value
@@ -58,6 +59,20 @@ class Authenticator(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class ScramAuthenticator(Protocol):
+    """An Authenticator that can do SCRAM-SHA-256 (RFC 7677). Neither call raises."""
+
+    def scram_keys(self, name: str) -> ScramKeys:
+        """Keys for whatever name a client typed, at the same cost: made up ones where there is no such
+        account, it is disabled or keeps no secret, or none can be read now."""
+        ...
+
+    def check_scram(self, name: str, keys: ScramKeys, *, is_proven: bool) -> MaybeLater:
+        """`keys`: what `scram_keys` gave for this name a moment ago. The account may have changed since."""
+        ...
 
 
 @value

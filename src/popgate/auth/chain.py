@@ -17,9 +17,13 @@ from popgate.auth.authenticator import (
     Login,
     LookupUnavailable,
     MaybeLater,
+    ScramAuthenticator,
     Unavailable,
 )
+from popgate.auth.proofs import DUMMY_SECRET, scram_keys
+from popgate.protocols.sasl import ScramKeys
 
+_NO_SALT = b"no salt at all.."
 _Ask = Callable[[Authenticator], MaybeLater]
 
 
@@ -52,6 +56,34 @@ class Chain:
 
     def check_cram_md5(self, name: str, challenge: bytes, digest: bytes) -> MaybeLater:
         return self._ask(name, lambda backend: backend.check_cram_md5(name, challenge, digest))
+
+    def scram_keys(self, name: str) -> ScramKeys:
+        backend = self._scram_backend(name)
+        return scram_keys(DUMMY_SECRET, _NO_SALT) if backend is None else backend.scram_keys(name)
+
+    def check_scram(self, name: str, keys: ScramKeys, *, is_proven: bool) -> MaybeLater:
+        # By the one that made the keys; should another know the name by now, they are not its keys
+        try:
+            backend = self._scram_backend(name, raises=True)
+        except LookupUnavailable as error:
+            return Unavailable(str(error))
+        if backend is None:
+            return Denied("mechanism")
+        return backend.check_scram(name, keys, is_proven=is_proven)
+
+    def _scram_backend(self, name: str, *, raises: bool = False) -> ScramAuthenticator | None:
+        """Whose keys count for a name: those of the first back end that knows it, else the first one's that
+        can make some up. A program that checks passwords is never asked: it has no keys."""
+        able = [backend for backend in self._backends if isinstance(backend, ScramAuthenticator)]
+        for backend in able:
+            try:
+                if not isinstance(backend, KnowsNames) or backend.knows(name):
+                    return backend
+            except LookupUnavailable:
+                if raises:
+                    raise
+                return backend
+        return able[0] if able else None
 
     def close(self) -> None:
         for backend in self._backends:

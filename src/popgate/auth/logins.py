@@ -6,15 +6,18 @@ Whatever fails costs one hash: an unknown name, a disabled account and a name th
 can have all take as long as a wrong password.
 """
 
+import hmac
+import secrets
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from popgate.auth.authenticator import AuthResult, Denied, Login, LookupUnavailable, MaybeLater, Unavailable
 from popgate.auth.names import login_identity
-from popgate.auth.proofs import DUMMY_SECRET, is_apop_proof, is_cram_md5_proof
+from popgate.auth.proofs import DUMMY_SECRET, is_apop_proof, is_cram_md5_proof, scram_keys
 from popgate.auth.verified import VerifiedPasswords
 from popgate.auth.workers import Overloaded, Workers
 from popgate.grants.grant import Terms
+from popgate.protocols.sasl import ScramKeys
 from popgate.values.identity import Identity
 from popgate.values.value import value
 
@@ -35,7 +38,7 @@ class Credentials:
 
 @value
 class RecoverableCredentials:
-    """The same for APOP and CRAM-MD5; `secret` is None where none is kept."""
+    """The same for APOP, CRAM-MD5 and SCRAM; `secret` is None where none is kept."""
 
     secret: bytes | None
     is_enabled: bool
@@ -62,7 +65,7 @@ class CredentialSource(Protocol):
 class StoredLogins:
     """The Authenticator over a CredentialSource.
 
-    `default_domain` completes names typed without one. `apop` allows APOP and CRAM-MD5 for
+    `default_domain` completes names typed without one. `apop` allows APOP, CRAM-MD5 and SCRAM for
     accounts that keep a recoverable secret. `workers` may be shared with other back ends;
     `close` leaves both it and the source to their owner.
     """
@@ -81,6 +84,8 @@ class StoredLogins:
         self._workers = workers
         self._default_domain = default_domain
         self._apop = apop
+        # An exchange begins and ends in one process, so salts need not outlive it
+        self._salt_key = secrets.token_bytes(32)
 
     def knows(self, name: str) -> bool:
         """Is there an account of that name, enabled or not? Raises LookupUnavailable."""
@@ -145,6 +150,33 @@ class StoredLogins:
 
     def check_cram_md5(self, name: str, challenge: bytes, digest: bytes) -> MaybeLater:
         return self._check_proof(name, challenge, digest, is_cram_md5_proof)
+
+    def scram_keys(self, name: str) -> ScramKeys:
+        # The salt comes from the name alone, so it tells nobody whether there is such an account
+        salt = self._keyed(b"salt", name.lower().encode("utf-8", "surrogatepass"))[:16]
+        secret = None
+        if self._apop:
+            identity = login_identity(name, self._default_domain)
+            try:
+                account = None if identity is None else self._source.recoverable(identity)
+            except LookupUnavailable:
+                account = None  # check_scram says so
+            if account is not None and account.is_enabled:
+                secret = account.secret
+        return scram_keys(DUMMY_SECRET if secret is None else secret, salt, self._origin(secret))
+
+    def check_scram(self, name: str, keys: ScramKeys, *, is_proven: bool) -> MaybeLater:
+        def is_proof(_: bytes, __: bytes, secret: bytes) -> bool:
+            # Whoever guessed what stands in for missing secrets has proven nothing
+            return is_proven and hmac.compare_digest(keys.origin, self._origin(secret))
+
+        return self._check_proof(name, b"", b"", is_proof)
+
+    def _origin(self, secret: bytes | None) -> bytes:
+        return b"" if secret is None else self._keyed(b"origin", secret)
+
+    def _keyed(self, use: bytes, data: bytes) -> bytes:
+        return hmac.digest(self._salt_key, use + b"\0" + data, "sha256")
 
     def _check_proof(self, name: str, challenge: bytes, digest: bytes, is_proof: Proof) -> AuthResult:
         if not self._apop:

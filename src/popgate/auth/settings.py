@@ -21,7 +21,7 @@ class AuthSettings:
     apop: Annotated[
         bool,
         Doc(
-            "Offer APOP and CRAM-MD5, for the accounts whose secret is kept recoverable"
+            "Offer APOP, CRAM-MD5 and SCRAM-SHA-256, for the accounts whose secret is kept recoverable"
             " (popgate account add --recoverable). Off: recoverable secrets are a risk of their own."
         ),
     ] = False

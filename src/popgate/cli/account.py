@@ -88,7 +88,7 @@ def _changed(terms: "Terms", changes: dict[str, object]) -> "Terms":
 @click.option(
     "--recoverable",
     is_flag=True,
-    help="Also keep the password readable, as APOP and CRAM-MD5 need it (see auth.apop).",
+    help="Also keep the password readable, as APOP, CRAM-MD5 and SCRAM need it (see auth.apop).",
 )
 @_password_option
 @config_options
@@ -261,7 +261,7 @@ def set_(
 @click.option(
     "--recoverable/--no-recoverable",
     default=None,
-    help="Begin or cease to keep the password readable for APOP and CRAM-MD5.",
+    help="Begin or cease to keep the password readable for APOP, CRAM-MD5 and SCRAM.",
 )
 @_password_option
 @config_options

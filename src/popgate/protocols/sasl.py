@@ -1,23 +1,37 @@
-"""The SASL mechanisms that both servers offer: PLAIN, LOGIN and CRAM-MD5.
+"""The SASL mechanisms that all servers offer: PLAIN, LOGIN, CRAM-MD5 and SCRAM-SHA-256.
 
 An exchange is a chain of values: `begin` and `Challenge.exchange.respond` each give the next
 step, until it is somebody's credentials or `Malformed`. The engine frames the steps in its own
 protocol, takes the base64 off and handles the client's `*`. Nothing here knows whether a name
 exists or a proof is right, and no mechanism here can act for somebody else: an authorization
 identity must be empty or the very name that proves itself.
+
+SCRAM (RFC 5802, RFC 7677) needs the keys of a name in the middle of its exchange, so whoever begins
+one gives a function that has keys for every name: made up ones where there is no such account, and
+nothing here can tell.
 """
 
 import binascii
+import hashlib
+import hmac
+import re
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from popgate.values.value import value
 
 PLAINTEXT_MECHANISMS = ("PLAIN", "LOGIN")
 """They show the password to whoever listens, so they belong under TLS."""
 
-SECRET_MECHANISMS = ("CRAM-MD5",)
-"""They need a secret that the server can read back."""
+SECRET_MECHANISMS = ("SCRAM-SHA-256", "CRAM-MD5")
+"""They need a secret that the server can read back. The best comes first: some clients take the first
+that they know."""
+
+
+def secret_mechanisms(*, has_scram: bool) -> tuple[str, ...]:
+    """SECRET_MECHANISMS, or those of them that need no keys of SCRAM."""
+    return SECRET_MECHANISMS if has_scram else SECRET_MECHANISMS[1:]
+
 
 MAX_NAME = 255  # RFC 4616 2: names up to 255 octets must be taken
 MAX_PASSWORD = 1024
@@ -50,6 +64,33 @@ class CramCredentials:
 
 
 @value
+class ScramKeys:
+    """RFC 5802 3: what a server keeps of a password, and `origin`: by which their maker knows them again."""
+
+    salt: bytes
+    iterations: int
+    stored_key: bytes
+    server_key: bytes
+    origin: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"ScramKeys({self.iterations}, ...)"  # reaches tracebacks
+
+
+@value
+class ScramCredentials:
+    """RFC 5802: whether the client has proven that it knows the password that `keys` are made of."""
+
+    name: str
+    keys: ScramKeys
+    is_proven: bool
+
+
+FindScramKeys = Callable[[str], ScramKeys]
+"""The keys of a name as the client typed it, or made up ones that are the same for it each time."""
+
+
+@value
 class Malformed:
     """The client's response is none of its mechanism; `reason` may be told to it."""
 
@@ -72,15 +113,24 @@ class Challenge:
     exchange: Exchange
 
 
-Step = Challenge | PlainCredentials | CramCredentials | Malformed
+Credentials = PlainCredentials | CramCredentials | ScramCredentials
+Step = Challenge | Credentials | Malformed
 
 
-def begin(mechanism: str, initial: bytes | None, *, token: Callable[[], str], hostname: str) -> Step:
+def begin(
+    mechanism: str,
+    initial: bytes | None,
+    *,
+    token: Callable[[], str],
+    hostname: str,
+    scram_keys: FindScramKeys | None = None,
+) -> Step:
     """Start an exchange of `mechanism` (upper-case).
 
     `initial`: the initial response, base64 taken off; None when the client gave none, b"" for
     an empty one (`=`). `token()` gives 128 fresh random bits as printable characters; it and
-    `hostname` make CRAM-MD5's challenge, and it is called for no other mechanism.
+    `hostname` make CRAM-MD5's challenge; it makes SCRAM's nonce, and is called for no other mechanism.
+    `scram_keys`: without it there is no SCRAM.
     """
     if mechanism == "PLAIN":
         plain = _Plain()
@@ -93,6 +143,9 @@ def begin(mechanism: str, initial: bytes | None, *, token: Callable[[], str], ho
             return Malformed("CRAM-MD5 has no initial response")  # RFC 4954 4, RFC 5034 4
         challenge = f"<{token()}@{hostname}>".encode("ascii", "replace")  # RFC 2195 2
         return Challenge(challenge, _Cram(challenge))
+    if mechanism == "SCRAM-SHA-256" and scram_keys is not None:
+        scram = _Scram(scram_keys, token)
+        return Challenge(b"", scram) if initial is None else scram.respond(initial)
     return Malformed("unknown mechanism")
 
 
@@ -162,6 +215,101 @@ class _Cram:
         if not is_md5_hex(digest):
             return Malformed("the digest must be 32 lower-case hexadecimal digits")
         return CramCredentials(name, self._challenge, digest)
+
+
+# RFC 5802 7: gs2-header = gs2-cbind-flag "," [ authzid ] ","; then ["m=" ...] "n=" saslname ",r=" c-nonce
+_CLIENT_FIRST: Final = re.compile(
+    rb"(?P<gs2>(?P<binding>n|y|p=[A-Za-z0-9.-]+),(?:a=(?P<authzid>[^,]+))?,)"
+    rb"(?P<bare>n=(?P<name>[^,]+),r=(?P<nonce>[!-+\--~]+)(?:,[a-zA-Z]=[^,]+)*)"
+)
+_CLIENT_FINAL: Final = re.compile(
+    rb"(?P<unproven>c=(?P<binding>[A-Za-z0-9+/=]+),r=(?P<nonce>[!-+\--~]+)(?:,[a-zA-Z]=[^,]+)*)"
+    rb",p=(?P<proof>[A-Za-z0-9+/=]+)"
+)
+
+
+class _Scram:
+    """Waits for the client-first-message."""
+
+    __slots__ = ("_keys", "_token")
+
+    def __init__(self, keys: FindScramKeys, token: Callable[[], str]) -> None:
+        self._keys = keys
+        self._token = token
+
+    def respond(self, data: bytes) -> Step:
+        first = _CLIENT_FIRST.fullmatch(data) if len(data) <= MAX_RESPONSE else None
+        if first is None:
+            return Malformed("not a first message of SCRAM")
+        if first["binding"].startswith(b"p"):
+            return Malformed("channel binding is not supported")
+        octets = _saslname(first["name"])
+        name = None if octets is None else _read_name(octets)
+        if name is None:
+            return Malformed("the user name is empty, too long or not text")
+        if first["authzid"] is not None and _saslname(first["authzid"]) != octets:
+            return Malformed("acting for another user is not supported")
+        keys = self._keys(name)
+        nonce = first["nonce"] + self._token().encode("ascii")
+        server_first = b"r=%b,s=%b,i=%d" % (nonce, encode_base64(keys.salt), keys.iterations)
+        # RFC 5802 5.1 c=: the client says again, under its proof, what it said of channel binding
+        binding = encode_base64(first["gs2"])
+        return Challenge(
+            server_first, _ScramProof(name, keys, nonce, binding, first["bare"] + b"," + server_first)
+        )
+
+
+class _ScramProof:
+    """Waits for the client-final-message."""
+
+    __slots__ = ("_binding", "_keys", "_name", "_nonce", "_said")
+
+    def __init__(self, name: str, keys: ScramKeys, nonce: bytes, binding: bytes, said: bytes) -> None:
+        self._name = name
+        self._keys = keys
+        self._nonce = nonce
+        self._binding = binding
+        self._said = said
+
+    def respond(self, data: bytes) -> Step:
+        final = _CLIENT_FINAL.fullmatch(data) if len(data) <= MAX_RESPONSE else None
+        proof = decode_base64(final["proof"]) if final is not None else None
+        if final is None or proof is None or len(proof) != 32:
+            return Malformed("not a final message of SCRAM")
+        if final["nonce"] != self._nonce or final["binding"] != self._binding:
+            return Malformed("this answers another message")
+        keys = self._keys
+        auth_message = self._said + b"," + final["unproven"]
+        # RFC 5802 3: ClientKey = ClientProof XOR HMAC(StoredKey, AuthMessage), and H(ClientKey) is StoredKey
+        signature = hmac.digest(keys.stored_key, auth_message, "sha256")
+        client_key = bytes([one ^ other for one, other in zip(proof, signature, strict=True)])
+        if not hmac.compare_digest(hashlib.sha256(client_key).digest(), keys.stored_key):
+            return ScramCredentials(self._name, keys, is_proven=False)
+        ours = hmac.digest(keys.server_key, auth_message, "sha256")
+        return Challenge(b"v=" + encode_base64(ours), _ScramEnd(self._name, keys))
+
+
+class _ScramEnd:
+    """Waits for the client to be content with our own proof. Only then is it logged in."""
+
+    __slots__ = ("_keys", "_name")
+
+    def __init__(self, name: str, keys: ScramKeys) -> None:
+        self._name = name
+        self._keys = keys
+
+    def respond(self, data: bytes) -> Step:
+        if data:
+            return Malformed("nothing more was to be said")
+        return ScramCredentials(self._name, self._keys, is_proven=True)
+
+
+def _saslname(octets: bytes) -> bytes | None:
+    """RFC 5802 5.1: a comma is written =2C and an equals sign =3D, and nothing else is."""
+    plain = octets.replace(b"=2C", b",")
+    if plain.count(b"=") != plain.count(b"=3D"):
+        return None
+    return plain.replace(b"=3D", b"=")
 
 
 def is_md5_hex(digest: bytes) -> bool:

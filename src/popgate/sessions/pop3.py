@@ -12,7 +12,15 @@ call, or the call itself.
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Protocol, cast
 
-from popgate.auth.authenticator import Authenticator, AuthResult, Denied, Login, MaybeLater, Unavailable
+from popgate.auth.authenticator import (
+    Authenticator,
+    AuthResult,
+    Denied,
+    Login,
+    MaybeLater,
+    ScramAuthenticator,
+    Unavailable,
+)
 from popgate.grants.grant import Terms
 from popgate.mailbox.mailbox import MailboxError, Mailboxes, MailboxInUse, Maildrop
 from popgate.protocols.pop3 import replies
@@ -27,7 +35,7 @@ from popgate.protocols.pop3.events import (
 )
 from popgate.protocols.pop3.replies import Reply
 from popgate.protocols.pop3.server import Offer, Pop3Server
-from popgate.protocols.sasl import PlainCredentials
+from popgate.protocols.sasl import FindScramKeys, PlainCredentials, ScramCredentials
 from popgate.sessions.opening_times import OpeningTimes
 from popgate.sessions.patience import answer_after
 from popgate.sessions.session import CloseReason, Peer, Runtime, UserSessions
@@ -76,9 +84,10 @@ class Pop3Policy(Offer):
 
 
 class Pop3Services:
-    """Whom the sessions of one process ask; `openings` is theirs in common."""
+    """Whom the sessions of one process ask; `openings` is theirs in common. `scram_keys` is None where the
+    authenticator knows no SCRAM."""
 
-    __slots__ = ("authenticator", "grants", "mailboxes", "openings", "throttle", "users")
+    __slots__ = ("authenticator", "grants", "mailboxes", "openings", "scram_keys", "throttle", "users")
 
     def __init__(
         self,
@@ -94,6 +103,9 @@ class Pop3Services:
         self.throttle = throttle
         self.users = users
         self.openings = OpeningTimes()
+        self.scram_keys: FindScramKeys | None = (
+            authenticator.scram_keys if isinstance(authenticator, ScramAuthenticator) else None
+        )
 
 
 class Pop3Session:
@@ -118,7 +130,7 @@ class Pop3Session:
         self._removed = 0
         self._fault: str | None = None  # of the mailbox; may be set in a thread, is told when all is over
         self.tick_seconds = policy.tick_seconds
-        self.engine = Pop3Server(policy, runtime.token, is_tls=peer.is_tls)
+        self.engine = Pop3Server(policy, runtime.token, is_tls=peer.is_tls, scram_keys=services.scram_keys)
 
     def decide(self, event: Pop3Event) -> Reply | Awaitable[Reply]:
         """The reply to an event of the engine, or an awaitable of it."""
@@ -198,7 +210,12 @@ class Pop3Session:
             return authenticator.check_password(credentials.name, credentials.password)
         if type(credentials) is ApopCredentials:
             return authenticator.check_apop(credentials.name, credentials.challenge, credentials.digest)
-        assert not isinstance(credentials, PlainCredentials | ApopCredentials)
+        if type(credentials) is ScramCredentials:
+            assert isinstance(authenticator, ScramAuthenticator)
+            return authenticator.check_scram(
+                credentials.name, credentials.keys, is_proven=credentials.is_proven
+            )
+        assert not isinstance(credentials, PlainCredentials | ApopCredentials | ScramCredentials)
         return authenticator.check_cram_md5(credentials.name, credentials.challenge, credentials.digest)
 
     def _conclude(self, credentials: Credentials, result: AuthResult) -> Reply | Awaitable[Reply]:
@@ -399,6 +416,8 @@ class Pop3Session:
 def _mechanism(credentials: Credentials) -> str:
     if type(credentials) is PlainCredentials:
         return credentials.mechanism
+    if type(credentials) is ScramCredentials:
+        return "SCRAM-SHA-256"
     return "APOP" if type(credentials) is ApopCredentials else "CRAM-MD5"
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 from popgate.protocols.imap.fetch import FetchItem
 from popgate.protocols.imap.search import SearchKey, SortKey
 from popgate.protocols.imap.sequence import Sequence, SequenceSet
-from popgate.protocols.sasl import CramCredentials, PlainCredentials
+from popgate.protocols.sasl import Credentials
 from popgate.values.value import value
 
 # Any state
@@ -42,9 +42,6 @@ class ClientId:
 @value
 class StartTls:
     """After OK the shell starts TLS."""
-
-
-Credentials = PlainCredentials | CramCredentials
 
 
 @value

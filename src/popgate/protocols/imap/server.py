@@ -110,9 +110,10 @@ class _Append:
 class ImapServer:
     """One IMAP connection, as popgate.protocols.engine.Engine describes it.
 
-    `token()` gives 128 fresh random bits as printable characters, for CRAM-MD5's challenges. The
-    greeting is output from the beginning. While an event is open `tag` is its command's. `enabled`,
-    `is_utf8`, `phase`, `is_idling` and `is_compressed` may be read at any time.
+    `token()` gives 128 fresh random bits as printable characters, for challenges. `scram_keys`: what
+    SCRAM-SHA-256 needs, where the offer has it. The greeting is output from the beginning. While an
+    event is open `tag` is its command's. `enabled`, `is_utf8`, `phase`, `is_idling` and
+    `is_compressed` may be read at any time.
     """
 
     __slots__ = (
@@ -134,6 +135,7 @@ class ImapServer:
         "_output",
         "_output_clear",
         "_reply",
+        "_scram_keys",
         "_token",
         "enabled",
         "ended_by",
@@ -146,9 +148,17 @@ class ImapServer:
         "tag",
     )
 
-    def __init__(self, offer: Offer, token: Callable[[], str], *, is_tls: bool = False) -> None:
+    def __init__(
+        self,
+        offer: Offer,
+        token: Callable[[], str],
+        *,
+        is_tls: bool = False,
+        scram_keys: sasl.FindScramKeys | None = None,
+    ) -> None:
         self._offer = offer
         self._token = token
+        self._scram_keys = scram_keys
         self._is_tls = is_tls
         self._input = InputBuffer()
         self._output: list[bytes] = []
@@ -652,7 +662,13 @@ class ImapServer:
             if initial is None:
                 return self._refuse("BAD", b"The initial response is not base64.")
         return self._take_step(
-            sasl.begin(mechanism, initial, token=self._token, hostname=self._offer.hostname)
+            sasl.begin(
+                mechanism,
+                initial,
+                token=self._token,
+                hostname=self._offer.hostname,
+                scram_keys=self._scram_keys,
+            )
         )
 
     def _respond(self, line: bytes) -> ImapEvent | None:

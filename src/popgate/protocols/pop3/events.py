@@ -3,7 +3,7 @@
 Everything else, the listings and the marks of deletion included, the engine answers itself.
 """
 
-from popgate.protocols.sasl import CramCredentials, PlainCredentials
+from popgate.protocols import sasl
 from popgate.values.value import value
 
 
@@ -17,7 +17,7 @@ class ApopCredentials:
     digest: bytes
 
 
-Credentials = PlainCredentials | CramCredentials | ApopCredentials
+Credentials = sasl.Credentials | ApopCredentials
 
 
 @value

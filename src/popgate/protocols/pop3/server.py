@@ -42,7 +42,7 @@ SMALL_OUTPUT = 65536
 class Offer:
     """What the connections of a listener are offered.
 
-    `offers_tls`: STLS is; `apop`: APOP and CRAM-MD5 are; `plaintext_login`: passwords are taken
+    `offers_tls`: STLS is; `apop`: APOP, SCRAM and CRAM-MD5 are; `plaintext_login`: passwords are taken
     without TLS. `errors` refused and `junk` idle commands close the session.
     """
 
@@ -69,15 +69,24 @@ class Pop3Server:
     """One POP3 connection, as popgate.protocols.engine.Engine describes it.
 
     `token()` gives 128 fresh random bits as printable characters; it is called where a
-    challenge is made, so at once with APOP. The greeting is output from the beginning.
+    challenge is made, so at once with APOP. `scram_keys`: see popgate.protocols.sasl; without it SCRAM
+    is not offered. The greeting is output from the beginning.
     """
 
     _maildrop: MaildropView  # from the login on
     _stuffer: DotStuffer  # while there is a source
 
-    def __init__(self, offer: Offer, token: Callable[[], str], *, is_tls: bool = False) -> None:
+    def __init__(
+        self,
+        offer: Offer,
+        token: Callable[[], str],
+        *,
+        is_tls: bool = False,
+        scram_keys: sasl.FindScramKeys | None = None,
+    ) -> None:
         self._offer = offer
         self._token = token
+        self._scram_keys = scram_keys
         self._input = InputBuffer()
         self._output: list[bytes] = []
         self._output_octets = 0
@@ -354,7 +363,13 @@ class Pop3Server:
             if initial is None:
                 return self._refuse(b"-ERR Not a base64 line.\r\n")
         return self._take_step(
-            sasl.begin(mechanism, initial, token=self._token, hostname=self._offer.hostname)
+            sasl.begin(
+                mechanism,
+                initial,
+                token=self._token,
+                hostname=self._offer.hostname,
+                scram_keys=self._scram_keys,
+            )
         )
 
     def _stls(self, _: bytes) -> Pop3Event | None:
@@ -481,7 +496,9 @@ class Pop3Server:
     @property
     def _mechanisms(self) -> tuple[str, ...]:
         plain = sasl.PLAINTEXT_MECHANISMS if self._takes_passwords else ()
-        return plain + sasl.SECRET_MECHANISMS if self._offer.apop else plain
+        if not self._offer.apop:
+            return plain
+        return plain + sasl.secret_mechanisms(has_scram=self._scram_keys is not None)
 
     def _send(self, wire: bytes) -> None:
         if wire:

@@ -448,7 +448,13 @@ class SmtpServer:
                 initial = b"" if initial_octets == b"=" else sasl.decode_base64(initial_octets)
             if not space or initial is not None:
                 return self._advance(
-                    sasl.begin(mechanism, initial, token=self._token, hostname=options.hostname)
+                    sasl.begin(
+                        mechanism,
+                        initial,
+                        token=self._token,
+                        hostname=options.hostname,
+                        scram_keys=options.scram_keys,
+                    )
                 )
             refusal = replies.AUTH_BASE64
         self._send(refusal)

@@ -1,7 +1,7 @@
 """What the SMTP engine asks somebody else to decide, and what it tells."""
 
 from popgate.protocols.envelope import MailFrom, RcptTo
-from popgate.protocols.sasl import CramCredentials, PlainCredentials
+from popgate.protocols.sasl import Credentials
 from popgate.values.value import value
 
 
@@ -9,7 +9,7 @@ from popgate.values.value import value
 class Authenticate:
     """A finished SASL exchange. 235 logs the client in; anything from 400 up does not."""
 
-    credentials: PlainCredentials | CramCredentials
+    credentials: Credentials
 
 
 @value

@@ -1,6 +1,6 @@
 """What one listener's SMTP engines have in common, with the replies that follow from it."""
 
-from popgate.protocols.sasl import PLAINTEXT_MECHANISMS, SECRET_MECHANISMS
+from popgate.protocols.sasl import PLAINTEXT_MECHANISMS, FindScramKeys, secret_mechanisms
 from popgate.protocols.smtp.replies import Reply, reply
 
 
@@ -10,8 +10,8 @@ class SmtpOptions:
     `message_bytes`: the largest message; `recipients`: what LIMITS announces. `errors`, `junk`:
     commands that are refused, or do nothing, before the session is closed. `offers_tls`: STARTTLS;
     `needs_tls`: no mail before it. `offers_auth`, `plaintext_login` (also without TLS), `cram_md5`:
-    the AUTH command. `tolerant`: what old devices do is let pass: no HELO or one without a name,
-    and a space behind `MAIL FROM:`.
+    the AUTH command; `scram_keys` adds SCRAM-SHA-256 where CRAM-MD5 is. `tolerant`: what old devices
+    do is let pass: no HELO or one without a name, and a space behind `MAIL FROM:`.
     """
 
     __slots__ = (
@@ -28,6 +28,7 @@ class SmtpOptions:
         "offers_auth",
         "offers_tls",
         "plaintext_login",
+        "scram_keys",
         "swallow_bytes",
         "tolerant",
     )
@@ -45,6 +46,7 @@ class SmtpOptions:
         offers_auth: bool = True,
         plaintext_login: bool = False,
         cram_md5: bool = False,
+        scram_keys: FindScramKeys | None = None,
         tolerant: bool = False,
     ) -> None:
         self.hostname = hostname
@@ -58,7 +60,9 @@ class SmtpOptions:
         self.offers_auth = offers_auth
         self.plaintext_login = plaintext_login
         self.tolerant = tolerant
-        self.mechanisms = (PLAINTEXT_MECHANISMS + (SECRET_MECHANISMS if cram_md5 else ())) * offers_auth
+        self.scram_keys = scram_keys
+        secret = secret_mechanisms(has_scram=scram_keys is not None) if cram_md5 else ()
+        self.mechanisms = (PLAINTEXT_MECHANISMS + secret) * offers_auth
         self.banner = reply(220, "", f"{hostname} ESMTP")
         self.helo = reply(250, "", hostname)
         extensions = [

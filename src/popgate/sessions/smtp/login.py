@@ -2,8 +2,15 @@
 
 from collections.abc import Awaitable
 
-from popgate.auth.authenticator import AuthResult, Denied, Login, MaybeLater, Unavailable
-from popgate.protocols.sasl import CramCredentials, PlainCredentials
+from popgate.auth.authenticator import (
+    AuthResult,
+    Denied,
+    Login,
+    MaybeLater,
+    ScramAuthenticator,
+    Unavailable,
+)
+from popgate.protocols.sasl import Credentials, PlainCredentials, ScramCredentials
 from popgate.protocols.smtp import Reply, replies
 from popgate.sessions.patience import answer_after
 from popgate.sessions.session import Runtime
@@ -11,8 +18,6 @@ from popgate.sessions.smtp import answers
 from popgate.sessions.smtp.services import SmtpServices
 from popgate.sessions.smtp.telling import Telling
 from popgate.values.address import ClientAddress
-
-Credentials = PlainCredentials | CramCredentials
 
 
 class LoginDesk:
@@ -62,6 +67,11 @@ class LoginDesk:
     def _check(self, credentials: Credentials) -> MaybeLater:
         if isinstance(credentials, PlainCredentials):
             return self._authenticator.check_password(credentials.name, credentials.password)
+        if isinstance(credentials, ScramCredentials):
+            assert isinstance(self._authenticator, ScramAuthenticator)
+            return self._authenticator.check_scram(
+                credentials.name, credentials.keys, is_proven=credentials.is_proven
+            )
         return self._authenticator.check_cram_md5(credentials.name, credentials.challenge, credentials.digest)
 
     async def _check_after(self, seconds: float, credentials: Credentials) -> Reply:
@@ -80,7 +90,7 @@ class LoginDesk:
 
     def _conclude(self, result: AuthResult, credentials: Credentials) -> Reply | Awaitable[Reply]:
         name = credentials.name
-        mechanism = credentials.mechanism if isinstance(credentials, PlainCredentials) else "CRAM-MD5"
+        mechanism = _mechanism(credentials)
         if isinstance(result, Login):
             if self._is_closed:
                 return answers.AUTH_UNAVAILABLE  # nobody reads it, and nobody would end the session
@@ -103,3 +113,9 @@ class LoginDesk:
 
     def _tell_failure(self, name: str, mechanism: str, reason: str) -> None:
         self._emit("smtp.login.failed", name=replies.printable(name), mechanism=mechanism, reason=reason)
+
+
+def _mechanism(credentials: Credentials) -> str:
+    if isinstance(credentials, PlainCredentials):
+        return credentials.mechanism
+    return "SCRAM-SHA-256" if isinstance(credentials, ScramCredentials) else "CRAM-MD5"

@@ -3,6 +3,7 @@
 from dataclasses import field
 from typing import Literal
 
+from popgate.protocols.sasl import FindScramKeys
 from popgate.protocols.smtp import SmtpOptions
 from popgate.values.value import value
 
@@ -13,9 +14,9 @@ class SmtpPolicy:
 
     `relay_by`: what lets a client send to other domains, of `grant` and `auth`.
     `offers_tls`: STARTTLS; `needs_tls`: no mail without it. `plaintext_login`: AUTH without TLS.
-    `cram_md5`: offer it (accounts with a recoverable secret). `tolerant_helo`: take what old
-    devices do (see SmtpOptions). `sender_bound`: whoever logged in by AUTH sends only as
-    himself. `header_bytes`: the longest header of a message.
+    `cram_md5`: offer it (accounts with a recoverable secret), and with `scram_keys` SCRAM-SHA-256.
+    `tolerant_helo`: take what old devices do (see SmtpOptions). `sender_bound`: whoever logged in
+    by AUTH sends only as himself. `header_bytes`: the longest header of a message.
     `waits_to_greet`: the shell calls `session.engine.greet()` and turns early talkers away.
     """
 
@@ -27,6 +28,7 @@ class SmtpPolicy:
     plaintext_login: bool = False
     offers_auth: bool = True
     cram_md5: bool = False
+    scram_keys: FindScramKeys | None = None
     tolerant_helo: bool = False
     sender_bound: bool = True
     message_bytes: int = 52428800
@@ -51,6 +53,7 @@ class SmtpPolicy:
             offers_auth=self.offers_auth,
             plaintext_login=self.plaintext_login,
             cram_md5=self.cram_md5,
+            scram_keys=self.scram_keys,
             tolerant=self.tolerant_helo,
         )
         object.__setattr__(self, "options", options)
