@@ -34,6 +34,7 @@ from popgate.protocols.imap.commands import (
     Close,
     Compress,
     Enable,
+    Fetch,
     Idle,
     IdleDone,
     ImapEvent,
@@ -706,6 +707,13 @@ class ImapServer:
         self._send(b"* ENABLED\r\n")
         return self._done()
 
+    def _parse_resync(self, verb: bytes, arguments: Arguments) -> ImapEvent | None:
+        event = self._parse(verb, arguments)
+        asks = event.resync is not None if type(event) is Select else type(event) is Fetch and event.vanished
+        if asks and "QRESYNC" not in self.enabled:
+            return self._refuse("BAD", b"QRESYNC must be enabled before.")  # RFC 7162 3.2.5, 3.2.6
+        return event
+
     def _compress_command(self, verb: bytes, arguments: Arguments) -> ImapEvent | None:
         event = self._parse(verb, arguments)
         if self._compression is not None:
@@ -872,12 +880,15 @@ RULES: dict[bytes, Rule] = {
     b"ENABLE": Rule(ImapServer._enable, _AFTER, takes=True),
     b"APPEND": _APPEND_RULE,
     b"COMPRESS": Rule(ImapServer._compress_command, _AFTER, takes=True),
-    **_rules(_AFTER, "SELECT, EXAMINE, CREATE, DELETE, RENAME, SUBSCRIBE, UNSUBSCRIBE, LIST, LSUB, STATUS, "
+    b"SELECT": Rule(ImapServer._parse_resync, _AFTER, takes=True),
+    b"EXAMINE": Rule(ImapServer._parse_resync, _AFTER, takes=True),
+    b"UID FETCH": Rule(ImapServer._parse_resync, _IN_MAILBOX, takes=True),
+    **_rules(_AFTER, "CREATE, DELETE, RENAME, SUBSCRIBE, UNSUBSCRIBE, LIST, LSUB, STATUS, "
                      "GETQUOTA, GETQUOTAROOT, SETQUOTA"),
     **_rules(_AFTER, "NAMESPACE, IDLE", takes=False),
     **_rules(_IN_MAILBOX, "CHECK, CLOSE, UNSELECT, EXPUNGE", takes=False),
     **_rules(_IN_MAILBOX, "SEARCH, SORT, THREAD, FETCH, STORE, COPY, MOVE, UID SEARCH, UID SORT, UID THREAD, "
-                          "UID FETCH, UID STORE, UID COPY, UID MOVE, UID EXPUNGE"),
+                          "UID STORE, UID COPY, UID MOVE, UID EXPUNGE"),
 }
 # fmt: on
 
