@@ -313,7 +313,9 @@ class Script:
                 owner.ok(f"CREATE {self.variables['box']}")
                 for content in self._filling():
                     owner.ok(f"APPEND {self.variables['box']} %s", content)
+        word, rest = "", "before the first step"
         try:
+            self._talk(1)
             for connection, word, rest in self.group.steps:
                 self._step(connection, word, rest)
             self._flush()
@@ -331,7 +333,7 @@ class Script:
                 for number in range(1, int(name) + 1):
                     yield b"Subject: number %d\r\n\r\nbody %d\r\n" % (number, number)
             else:
-                yield self.messages[name]
+                yield message_part(name, self.messages)
 
     def _talk(self, number: int) -> Talk:
         if number not in self.talks:
@@ -342,12 +344,15 @@ class Script:
                 talk.client.ok(f"SELECT {self.variables['box']}")
         return self.talks[number]
 
-    def _substituted(self, text: str) -> str:
+    def _substituted(self, text: str, *, is_pattern: bool = False) -> str:
         def value(match: re.Match[str]) -> str:
             name = match[1] or match[2]
             if name not in self.variables:
                 return match[0]
-            return str(int(self.variables[name]) + int(match[3])) if match[3] else self.variables[name]
+            known = self.variables[name]
+            if match[3]:
+                return str(int(known) + int(match[3]))
+            return f'"{known}"' if is_pattern and re.search(r"[ ()]", known) else known
 
         return re.sub(r"\$(?:(\w+)|\((\w+)\+(\d+)\))", value, text)
 
@@ -457,9 +462,8 @@ class Script:
 
     def _matches(self, pattern: str, response: Response) -> bool:
         trial = dict(self.variables)
-        nodes = _status_nodes(self._substituted(pattern)) or pattern_nodes(
-            self._substituted(pattern), self.messages
-        )
+        text = self._substituted(pattern, is_pattern=True)
+        nodes = _status_nodes(text) or pattern_nodes(text, self.messages)
         matcher = Matcher(trial)
         fits = matcher.untagged(nodes, response)
         if fits:
