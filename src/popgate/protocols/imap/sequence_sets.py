@@ -12,7 +12,7 @@ _SET = re.compile(rb"[0-9*:,]+")
 # seq-number = nz-number / "*"; seq-range = seq-number ":" seq-number
 _NUMBER = r"(?:[1-9][0-9]{0,9}|\*)"
 _WELL_FORMED = re.compile(rf"{_NUMBER}(?::{_NUMBER})?(?:,{_NUMBER}(?::{_NUMBER})?)*".encode())
-_RANGE = re.compile(rb"([0-9]+|\*)(?::([0-9]+|\*))?")
+_STAR = str(STAR).encode()
 
 
 def read_sequence(cursor: Cursor) -> Sequence:
@@ -38,17 +38,17 @@ def parse_numbers(text: bytes) -> SequenceSet:
         raise Syntax(b"Sequence set is too long", b"[LIMIT]")
     if not _WELL_FORMED.fullmatch(text):
         raise Syntax(b"Sequence set is not well-formed")
-    if b"*" not in text and b":" not in text:
-        numbers = list(map(int, text.split(b",")))
-        ranges = list(zip(numbers, numbers, strict=True))
+    words = text.replace(b"*", _STAR).split(b",")
+    if b":" not in text:
+        first = last = list(map(int, words))
     else:
-        ranges = []
-        for first, last in _RANGE.findall(text):
-            low = STAR if first == b"*" else int(first)
-            ranges.append((low, low if not last else STAR if last == b"*" else int(last)))
-    if max(map(max, ranges)) > MAX_NUMBER:
+        # A search that gives back its groups costs twice as much as a second split.
+        words = [word if b":" in word else word + b":" + word for word in words]
+        both = list(map(int, b":".join(words).split(b":")))
+        first, last = both[::2], both[1::2]
+    if max(first) > MAX_NUMBER or max(last) > MAX_NUMBER:
         raise Syntax(b"Number out of range")
-    return SequenceSet(tuple(ranges))
+    return SequenceSet(tuple(zip(first, last, strict=True)))
 
 
 def format_numbers(numbers: SequenceSet) -> bytes:
