@@ -19,3 +19,13 @@ def parsed_of(read: Read) -> Parsed:
     lines = whole.count(b"\n", body)
     root = Part("text", "plain", (("charset", "us-ascii"),), "7bit", 0, body, len(whole), lines)
     return Parsed(whole[:body][:MAX_HEADER], root, whole[body : body + 200].decode("ascii", "replace"))
+
+
+def root_to_octets(root: Part) -> bytes:
+    return b"%d %d %d" % (root.body, root.end, root.lines)
+
+
+def root_from_octets(octets: bytes) -> Part:
+    """Raises ValueError, TypeError or IndexError for what `root_to_octets` has not written."""
+    body, end, lines = map(int, octets.split())
+    return Part("text", "plain", (("charset", "us-ascii"),), "7bit", 0, body, end, lines)

@@ -16,7 +16,7 @@ from popgate.mailbox.backends.maildir_folder import Folder
 from popgate.mailbox.backends.maildir_kept import LOCK_NAME, KeptFolders, LockedFolder
 from popgate.mailbox.backends.maildir_listings import Listings, stamp_of
 from popgate.mailbox.backends.maildir_maildrop import Listing, MaildirMaildrop, SizeMemory
-from popgate.mailbox.backends.maildir_names import host_part
+from popgate.mailbox.backends.maildir_names import host_part, unique_name
 from popgate.mailbox.line_ends import BLOCK, StoredForm
 from popgate.mailbox.mailbox import MailboxError, MailboxFull, MailboxInUse
 from popgate.values.clock import Clock
@@ -128,17 +128,7 @@ class MaildirMailboxes:
             pass
 
     def _unique(self) -> str:
-        now = self._clock.now()
-        seconds = int(now)
-        microseconds = int((now - seconds) * 1_000_000)
-        return "%d.M%06dP%dQ%06dR%s.%s" % (
-            seconds,
-            microseconds,
-            os.getpid(),
-            next(self._counter),
-            self._token(),
-            self._host,
-        )
+        return unique_name(self._clock.now(), os.getpid(), next(self._counter), self._token(), self._host)
 
     def _remember_settled(self, identity: Identity) -> None:
         if len(self._settled) >= _MAX_SETTLED:

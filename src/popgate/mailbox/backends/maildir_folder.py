@@ -6,12 +6,14 @@ nothing that popgate reads, writes or removes (the mail root's own parents are t
 administrator's).
 """
 
-from popgate.files.disk import DirectoryStamp, Disk
+from popgate.files.disk import DirectoryStamp, Disk, Entry
 from popgate.values.identity import Identity
 
 # Users of a site without domains. No domain name has an underscore in it, so no user's
 # Maildir can ever be a directory inside another user's.
 NO_DOMAIN = "_"
+
+_ANY_READ_BIT = 0o444
 
 
 class Folder:
@@ -111,3 +113,19 @@ def release(disk: Disk, fd: int) -> None:
         disk.close(fd)
     except OSError:
         pass
+
+
+def objection_to(entry: Entry, owner: int, own_uid: int) -> str:
+    """Why a file in the Maildir of `owner` is no message for popgate, run as `own_uid`; "" if it is one."""
+    if entry.kind != "f":
+        return "not a regular file"
+    if entry.uid != owner:
+        # A hard link to somebody else's file shows its owner; one to a file of ours, made
+        # by whoever owns the Maildir, shows by its links.
+        if entry.uid != own_uid:
+            return "it belongs to another user"
+        if entry.links > 1:
+            return "it is a link to another file"
+    if not entry.mode & _ANY_READ_BIT:
+        return "no permission to read it"
+    return ""

@@ -9,15 +9,13 @@ import errno
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from popgate.files.disk import Disk, Entry
-from popgate.mailbox.backends.maildir_folder import release
+from popgate.mailbox.backends.maildir_folder import objection_to, release
 from popgate.mailbox.backends.maildir_kept import NO_DESCRIPTORS, KeptFolders, LockedFolder
 from popgate.mailbox.backends.maildir_names import arrival_of, seen_name, sizes_of, split_name, uid_of
 from popgate.mailbox.line_ends import READ_BLOCK, measure, to_wire, top
 from popgate.mailbox.mailbox import MailboxError, Message
 
 MAX_REMEMBERED_SIZES = 50_000
-
-_ANY_READ_BIT = 0o444
 
 Skip = Callable[[str, str], None]  # the file's name, the reason
 SizeMemory = dict[tuple[int, int, float, int], int]  # inode, size, mtime, owner -> octets with CRLF
@@ -98,20 +96,9 @@ class MaildirMaildrop:
         self._files, self.messages = files, messages
 
     def _objection(self, entry: Entry) -> str:
-        if entry.kind != "f":
-            return "not a regular file"
         if self._owner is None:
             self._owner = self._disk.entry_of(self._open_folder().home).uid
-        if entry.uid != self._owner:
-            # A hard link to somebody else's file shows its owner; one to a file of ours, made
-            # by whoever owns the Maildir, shows by its links.
-            if entry.uid != self._own_uid:
-                return "it belongs to another user"
-            if entry.links > 1:
-                return "it is a link to another file"
-        if not entry.mode & _ANY_READ_BIT:
-            return "no permission to read it"
-        return ""
+        return objection_to(entry, self._owner, self._own_uid)
 
     def _octets(self, file: _File, known: SizeMemory, skip: Skip) -> int | None:
         size = file.entry.size

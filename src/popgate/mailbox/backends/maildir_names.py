@@ -37,6 +37,12 @@ def host_part(hostname: str) -> str:
     return escaped[:_MAX_HOST] or "localhost"
 
 
+def unique_name(now: float, process: int, count: int, token: str, host: str) -> str:
+    """A base without its sizes: its time, and what no other delivery has at that time."""
+    seconds = int(now)
+    return "%d.M%06dP%dQ%06dR%s.%s" % (seconds, int((now - seconds) * 1_000_000), process, count, token, host)
+
+
 def split_name(name: str) -> tuple[str, str]:
     """The base and the info behind it (`:2,FS`, or "")."""
     # A colon alone ends no base: names such as `12:30` from odd programs stay whole and apart.
@@ -64,6 +70,11 @@ def uid_of(base: str) -> str:
     if _PLAIN_UID.match(base):
         return base
     return "#" + hashlib.sha256(os.fsencode(base)).hexdigest()[:48]
+
+
+def email_id_of(base: str) -> str:
+    """RFC 8474 EMAILID of a message that came with this base."""
+    return "M" + hashlib.sha256(os.fsencode(base)).hexdigest()[:32]
 
 
 def sizes_of(base: str) -> Sizes:
