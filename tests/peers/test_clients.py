@@ -298,12 +298,13 @@ def test_msmtp(site: Popgate, source: str, tmp_path: Path) -> None:
     run(*plain, stdin="Subject: x\n\nx\n")
     secret = tmp_path / "secret"
     secret.write_text(PASSWORD + "\n")
-    run(
-        *(*common, f"--port={site.port('submission')}", "--tls=on", "--tls-starttls=on"),
-        *(f"--tls-trust-file={site.directory}/ca.pem", "--auth=plain", f"--user={USER}"),
-        *(f"--passwordeval=cat {secret}", REMOTE),
-        stdin="Subject: x\n\nx\n",
-    )
+    for mechanism in ("plain", "scram-sha-256"):
+        run(
+            *(*common, f"--port={site.port('submission')}", "--tls=on", "--tls-starttls=on"),
+            *(f"--tls-trust-file={site.directory}/ca.pem", f"--auth={mechanism}", f"--user={USER}"),
+            *(f"--passwordeval=cat {secret}", REMOTE),
+            stdin="Subject: x\n\nx\n",
+        )
 
 
 @pytest.mark.peer("mpop")
@@ -313,7 +314,7 @@ def test_mpop(site: Popgate, source: str, tmp_path: Path) -> None:
     (tmp_path / "mail" / "cur").mkdir()
     (tmp_path / "mail" / "tmp").mkdir()
     (tmp_path / "secret").write_text(PASSWORD + "\n")
-    for auth in ("user", "apop", "plain"):
+    for auth in ("user", "apop", "plain", "scram-sha-256"):
         run(
             *("mpop", "--file=/dev/null", "--host=127.0.0.1", f"--port={site.port('pop3')}", "--tls=off"),
             *(f"--source-ip={source}", f"--auth={auth}", f"--user={USER}", "--keep=on", "--only-new=off"),
@@ -321,7 +322,7 @@ def test_mpop(site: Popgate, source: str, tmp_path: Path) -> None:
             f"--uidls-file={tmp_path}/uidls",
         )
     texts = [path.read_text() for path in (tmp_path / "mail" / "new").iterdir()]
-    assert sum("Subject: for mpop" in text for text in texts) == 3
+    assert sum("Subject: for mpop" in text for text in texts) == 4
     assert may_relay(site, source)
 
 
