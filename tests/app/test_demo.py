@@ -29,6 +29,8 @@ def test_the_story_comes_out_as_told_and_leaves_nothing(tmp_path: Path) -> None:
     refused, relayed = told.find("550"), told.find("250 2.6.0")
     assert 0 < refused < relayed < told.rfind("550"), "refused, relayed, and refused again"
     assert "APOP" in told
+    assert told.count("550") == 4
+    assert 0 < told.find("idle IDLE") < told.find("by imap") < told.find("LOGOUT")
     assert list(tmp_path.iterdir()) == [], "temporary files are left behind"
 
 

@@ -10,11 +10,12 @@ from support.popgate import Popgate
 from support.scram import ScramClient
 
 USER, PASSWORD = "alice@example.org", "correct horse"
-LISTENERS = (("smtp", "plaintext_login = true"), ("pop3", ""))
+LISTENERS = (("smtp", "plaintext_login = true"), ("pop3", ""), ("imap", ""))
 # service: how the command begins, how a challenge does, and the answers to a right and a wrong proof
 FORMS = {
     "pop3": (b"AUTH", b"+ ", b"+OK", b"-ERR"),
     "smtp": (b"AUTH", b"334 ", b"235", b"535"),
+    "imap": (b"a AUTHENTICATE", b"+ ", b"a OK", b"a NO"),
 }
 
 

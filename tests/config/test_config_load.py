@@ -68,6 +68,7 @@ def test_zero_workers_are_one_a_core() -> None:
         ("smtp", None, {"grant", "auth"}),
         ("submission", None, {"auth"}),
         ("pop3", None, set()),
+        ("imap", None, set()),
         ("smtp", [], set()),
         ("smtp", ["grant"], {"grant"}),
         ("submission", ["grant", "auth"], {"grant", "auth"}),
@@ -232,13 +233,13 @@ MISTAKES = [
     (MINIMAL + "[[grants]]\nwindow_seconds = 1\n", "must be a table (head it with [grants])"),
     (
         MINIMAL.replace('"pop3"', '"pop"'),
-        'must be one of "smtp", "submission", "pop3", "ucspi", ',
+        'must be one of "smtp", "submission", "pop3", "imap", "ucspi", ',
     ),
     (
         MINIMAL.replace('"pop3"', '"pop"'),
         '(did you mean "pop3"?)',
     ),
-    (MINIMAL.replace('"pop3"', '"imap"'), 'listener.0.service = "imap": must be one of'),
+    (MINIMAL.replace('"pop3"', '"imap4"'), 'listener.0.service = "imap4": must be one of'),
     (MINIMAL.replace("127.0.0.1:110", "127.0.0.1"), "(a port is missing, such as 127.0.0.1:25)"),
     (MINIMAL.replace("127.0.0.1:110", "110"), "(an address is missing before the port, such as 0.0.0.0:110)"),
     (MINIMAL.replace("127.0.0.1:110", "*:110"), "(write 0.0.0.0:110 for every IPv4 address"),
@@ -258,6 +259,7 @@ MISTAKES = [
     (MINIMAL + 'tls = "starttls"\n', "needs a certificate, and [tls] certificate is not set"),
     (MINIMAL + 'tls = "tls"\n', 'must be one of "none", "starttls", "implicit"'),
     (MINIMAL + 'relay_by = ["grant"]\n', 'listener.0.relay_by = ["grant"]: POP3 relays nothing'),
+    (MINIMAL.replace("pop3", "imap") + 'relay_by = ["grant"]\n', "IMAP relays nothing"),
     (MINIMAL + 'relay_by = "grant"\n', 'relay_by = "grant": must be a list in [brackets]'),
     # attack case proxy-026
     (MINIMAL + 'proxy_from = ["0.0.0.0/0"]\n', 'proxy_from.0 = "0.0.0.0/0": is most of the Internet'),
@@ -350,6 +352,15 @@ WARNINGS = [
     (MINIMAL + ROUTE.replace("partner.example", "Example.org"), "it is one of local_domains"),
     (MINIMAL + "[limits]\nrecipients = 10\n", "RFC 5321 asks for at least 100"),
     (MINIMAL + "[limits]\npop3_idle_seconds = 60\n", "RFC 1939 asks for at least 600"),
+    (MINIMAL + "[limits]\nimap_idle_seconds = 1740\n", "RFC 9051 asks for at least 1800"),
+    (
+        MINIMAL.replace('"pop3"', '"imap"').replace("plaintext_login = true", ""),
+        "nobody can log in here: there is no TLS, and plaintext_login is false",
+    ),
+    (
+        MINIMAL.replace('"pop3"', '"imap"').replace("127.0.0.1:110", "0.0.0.0:143"),
+        "passwords may cross the Internet in clear",
+    ),
 ]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from popgate.servers.sockets import ListenError, SocketAccess, bound_name, open_listener
+from popgate.servers.sockets import ListenError, SocketAccess, bound_name, notice_vanished, open_listener
 
 
 def test_inet_and_inet6_take_a_free_port_and_tell_it() -> None:
@@ -103,3 +103,29 @@ def test_a_group_that_there_is_not_is_named(tmp_path: Path) -> None:
     with pytest.raises(ListenError, match="there is no group no-such-group"):
         open_listener(f"unix:{tmp_path}/s", 128, SocketAccess(0o660, "no-such-group"))
     assert not (tmp_path / "s").exists()
+
+
+def test_a_client_that_vanished_is_noticed_within_minutes() -> None:
+    with open_listener("127.0.0.1:0", 128) as listener:
+        notice_vanished(listener)
+        with socket.create_connection(listener.getsockname()):
+            accepted, _ = listener.accept()
+            with accepted:
+                assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+                idle, interval, probes, unacknowledged_ms = (
+                    accepted.getsockopt(socket.IPPROTO_TCP, option)
+                    for option in (
+                        socket.TCP_KEEPIDLE,
+                        socket.TCP_KEEPINTVL,
+                        socket.TCP_KEEPCNT,
+                        socket.TCP_USER_TIMEOUT,
+                    )
+                )
+                assert 60 <= idle < idle + probes * interval <= 300
+                # tcp(7): it overrides the probes' own end, so it must leave room for them
+                assert unacknowledged_ms == (idle + probes * interval) * 1000
+
+
+def test_unix_sockets_need_no_probes(tmp_path: Path) -> None:
+    with open_listener(f"unix:{tmp_path}/s", 128) as listener:
+        notice_vanished(listener)

@@ -28,7 +28,7 @@ def _table(service: str, more: str, host: str) -> str:
     lines = [f'service = "{service}"', more]
     if "bind =" not in more:
         lines.append(f'bind = "{host}:0"')
-    if service in ("smtp", "submission", "pop3", "ucspi"):
+    if service in ("smtp", "submission", "pop3", "imap", "ucspi"):
         lines.append("max_connections_per_address = 10000")
     return "\n[[listener]]\n" + "\n".join(lines) + "\n"
 

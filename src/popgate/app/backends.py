@@ -36,6 +36,8 @@ from popgate.grants.store import GrantStore, StoreError
 from popgate.grants.stores.directory import DirectoryStore
 from popgate.grants.stores.memory import MemoryStore
 from popgate.mailbox.backends.maildir import MaildirMailboxes
+from popgate.mailbox.backends.maildir_accounts import MaildirAccounts
+from popgate.mailbox.folders import ChangeNotices
 from popgate.queue.admin import QueueAdmin
 from popgate.queue.database import FILE as QUEUE_FILE
 from popgate.queue.queue import QueueError
@@ -59,6 +61,7 @@ __all__ = [
     "StoreError",
     "account_database",
     "authenticator",
+    "folders",
     "grant_store",
     "grants",
     "history",
@@ -225,6 +228,15 @@ def mailboxes(
     return MaildirMailboxes(
         config.mail_directory, disk or RealDisk(), clock, config.hostname, emit, most_kept=most_kept
     )
+
+
+def folders(
+    config: Config, clock: Clock, emit: EventSink, notices: ChangeNotices | None = None
+) -> MaildirAccounts:
+    """The folders of the same Maildirs, as IMAP serves them; makes their directory. Raises OSError."""
+    _make_data_dir(config)
+    os.makedirs(config.mail_directory, 0o700, exist_ok=True)
+    return MaildirAccounts(config.mail_directory, RealDisk(), clock, config.hostname, emit, notices)
 
 
 def most_kept_maildirs() -> int:

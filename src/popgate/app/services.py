@@ -12,9 +12,13 @@ from popgate.auth.senders import AccountSenders
 from popgate.auth.throttle import Throttle
 from popgate.config import Config, relay_by
 from popgate.grants.service import Grants
+from popgate.mailbox.folders import Accounts
 from popgate.mailbox.mailbox import Mailboxes
+from popgate.protocols.sasl import PLAINTEXT_MECHANISMS
 from popgate.queue.store import SqliteQueue
+from popgate.servers.change_notices import DirectoryNotices
 from popgate.servers.settings import QUESTION_SERVICES, ListenerSettings
+from popgate.sessions.imap import ImapPolicy, ImapServices, ImapSession
 from popgate.sessions.pop3 import Pop3Policy, Pop3Services, Pop3Session
 from popgate.sessions.relay import (
     DelegationPolicy,
@@ -40,19 +44,24 @@ class Services:
     recipients: RecipientTable
     grants: Grants
     mailboxes: Mailboxes
+    folders: Accounts
+    notices: DirectoryNotices
     queue: SqliteQueue
     throttle: Throttle
 
     def close(self) -> None:
+        self.notices.close()
         self.authenticator.close()
         self.queue.close()
         self.accounts.close()
 
 
 def open_services(context: ServerContext, runtime: Runtime, wake: Callable[[], None]) -> Services:
-    """Open everything that sessions ask. Call it in the process that uses it, never before a fork."""
+    """Open everything that sessions ask. Call it in the process that uses it, on the thread of its event
+    loop, never before a fork."""
     config = context.config
     accounts = backends.account_database(config)
+    notices = DirectoryNotices(runtime.clock, runtime.emit)
     return Services(
         accounts=accounts,
         authenticator=backends.authenticator(config, accounts, runtime.clock, runtime.emit),
@@ -61,6 +70,8 @@ def open_services(context: ServerContext, runtime: Runtime, wake: Callable[[], N
         mailboxes=backends.mailboxes(
             config, runtime.clock, runtime.emit, most_kept=backends.most_kept_maildirs()
         ),
+        folders=backends.folders(config, runtime.clock, runtime.emit, notices),
+        notices=notices,
         queue=backends.queue(config, runtime.clock, runtime.emit, accepted=wake),
         throttle=Throttle(config.auth, runtime.clock, context.throttle_counts, context.throttle_key),
     )
@@ -94,12 +105,23 @@ class SessionMaker:
             users=users,
         )
 
+        self._imap = ImapServices(
+            authenticator=services.authenticator,
+            accounts=services.folders,
+            grants=services.grants,
+            throttle=services.throttle,
+            users=users,
+        )
+
     def for_listener(self, settings: ListenerSettings) -> Callable[[Peer], Session]:
         """The function that makes a session for a connection to this listener."""
         runtime = self._runtime
         if settings.service == "pop3":
             pop3_policy, pop3_services = self._pop3_policy(settings), self._pop3
             return lambda peer: Pop3Session(peer, pop3_policy, runtime, pop3_services)
+        if settings.service == "imap":
+            imap_policy, imap_services = self._imap_policy(settings), self._imap
+            return lambda peer: ImapSession(peer, imap_policy, runtime, imap_services)
         if settings.service in QUESTION_SERVICES:
             return self._for_questions(settings)
         if settings.service == "whoson":
@@ -144,6 +166,8 @@ class SessionMaker:
             return b""  # the close alone says "try again" in each of these protocols
         if settings.service == "pop3":
             return b"-ERR [SYS/TEMP] too many connections, try again later\r\n"
+        if settings.service == "imap":
+            return b"* BYE [UNAVAILABLE] too many connections, try again later\r\n"  # RFC 5530 3
         return f"421 4.7.0 {self._config.hostname} too many connections, try again later\r\n".encode("ascii")
 
     def _pop3_policy(self, settings: ListenerSettings) -> Pop3Policy:
@@ -156,9 +180,29 @@ class SessionMaker:
             errors=config.limits.errors,
             junk=config.limits.junk,
             failures_before_close=config.auth.failures_before_close,
-            # renewals must come well within the window, and need not come more often than a few a minute
-            tick_seconds=max(1.0, min(20.0, config.grants.window_seconds / 4)),
+            tick_seconds=self._tick_seconds,
         )
+
+    def _imap_policy(self, settings: ListenerSettings) -> ImapPolicy:
+        config = self._config
+        scram = ("SCRAM-SHA-256",) if config.auth.apop and self._scram_keys is not None else ()
+        return ImapPolicy(
+            hostname=config.hostname,
+            offers_tls=settings.tls == "starttls",
+            plaintext_login=settings.plaintext_login,
+            cram_md5=config.auth.apop,
+            mechanisms=(*PLAINTEXT_MECHANISMS, *scram),
+            errors=config.limits.errors,
+            junk=config.limits.junk,
+            append_limit=config.limits.message_bytes,
+            failures_before_close=config.auth.failures_before_close,
+            tick_seconds=self._tick_seconds,
+        )
+
+    @property
+    def _tick_seconds(self) -> float:
+        # renewals must come well within the window, and need not come more often than a few a minute
+        return max(1.0, min(20.0, self._config.grants.window_seconds / 4))
 
     def _smtp_policy(self, settings: ListenerSettings) -> SmtpPolicy:
         config = self._config

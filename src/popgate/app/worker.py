@@ -24,6 +24,7 @@ from popgate.servers.limits import ConnectionLimits, ConnectionTable, ListenerTa
 from popgate.servers.listener import Deadlines, Listener
 from popgate.servers.peer_logins import PeerListener
 from popgate.servers.settings import HTTP_SERVICES, QUESTION_SERVICES, LimitSettings
+from popgate.servers.sockets import notice_vanished
 from popgate.servers.tls import CertificateWatch
 from popgate.servers.whoson_datagrams import WhosonDatagrams
 from popgate.sessions.session import Peer, Session
@@ -107,6 +108,8 @@ async def _work(
         make_session, busy_reply = sessions.for_listener(bound.settings), sessions.busy_reply(bound.settings)
         if bound.settings.service in HTTP_SERVICES:
             make_session, busy_reply = http.for_listener(bound), BUSY_REPLY
+        if bound.settings.service == "imap":
+            notice_vanished(bound.socket)
         listener = _listener(bound, index, context, make_session, busy_reply, table, emit, runtime.token)
         listeners.append(listener)
         servers.append(
@@ -193,14 +196,15 @@ def _tls_protocol(service: str) -> str:
     """RFC 7301's name, for ALPN."""
     if service in HTTP_SERVICES:
         return "http/1.1"
-    return "pop3" if service == "pop3" else "smtp"
+    return service if service in ("pop3", "imap") else "smtp"
 
 
 def _deadlines(limits: LimitSettings, service: str) -> Deadlines:
     if service in (*QUESTION_SERVICES, "whoson"):
         idle = max(limits.command_seconds, _ASKER_IDLE_SECONDS)
         return Deadlines(login=limits.command_seconds, command=idle, minimum_rate=0)
-    command = limits.pop3_idle_seconds if service == "pop3" else limits.command_seconds
+    autologout = {"pop3": limits.pop3_idle_seconds, "imap": limits.imap_idle_seconds}
+    command = autologout.get(service, limits.command_seconds)
     return Deadlines(
         login=limits.login_seconds, command=command, minimum_rate=limits.minimum_bytes_per_second
     )

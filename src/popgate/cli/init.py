@@ -16,7 +16,15 @@ from popgate.cli.root import BadUsage, Refusal
 if TYPE_CHECKING:
     from popgate.config import Config
 
-_STANDARD = {"smtp": 25, "submission": 587, "submissions": 465, "pop3": 110, "pop3s": 995}
+_STANDARD = {
+    "smtp": 25,
+    "submission": 587,
+    "submissions": 465,
+    "pop3": 110,
+    "pop3s": 995,
+    "imap": 143,
+    "imaps": 993,
+}
 _HIGH = {name: port + 2000 if port > 99 else 2525 for name, port in _STANDARD.items()}
 
 
@@ -30,12 +38,12 @@ _HIGH = {name: port + 2000 if port > 99 else 2525 for name, port in _STANDARD.it
 @click.option(
     "--ports",
     type=click.Choice(["standard", "high"]),
-    help="25, 587, 465, 110 and 995 (as root), or 2525, 2587, 2465, 2110 and 2995.",
+    help="25, 587, 465, 110, 995, 143 and 993 (as root), or 2525, 2587, 2465, 2110, 2995, 2143, 2993.",
 )
 @click.option(
     "--plaintext-login",
     is_flag=True,
-    help="Accept passwords without TLS on port 110, as old devices need it.",
+    help="Accept passwords without TLS on ports 110 and 143, as old devices need it.",
 )
 @click.option("--system-user", metavar="NAME", help="Who the server becomes after binding. As root: popgate.")
 def init(
@@ -135,14 +143,17 @@ def _document(
 def _listeners(host: str, ports: dict[str, int], *, plaintext_login: bool) -> list[dict[str, object]]:
     place = f"[{host}]" if ":" in host else host
     pop3: dict[str, object] = {"service": "pop3", "bind": f"{place}:{ports['pop3']}", "tls": "starttls"}
+    imap: dict[str, object] = {"service": "imap", "bind": f"{place}:{ports['imap']}", "tls": "starttls"}
     if plaintext_login:
-        pop3["plaintext_login"] = True
+        pop3["plaintext_login"] = imap["plaintext_login"] = True
     return [
         {"service": "smtp", "bind": f"{place}:{ports['smtp']}", "tls": "starttls"},
         {"service": "submission", "bind": f"{place}:{ports['submission']}", "tls": "starttls"},
         {"service": "submission", "bind": f"{place}:{ports['submissions']}", "tls": "implicit"},
         pop3,
         {"service": "pop3", "bind": f"{place}:{ports['pop3s']}", "tls": "implicit"},
+        imap,
+        {"service": "imap", "bind": f"{place}:{ports['imaps']}", "tls": "implicit"},
     ]
 
 

@@ -151,7 +151,7 @@ def _one_listener(config: Config, listener: ListenerSettings, path: KeyPath, bin
     elif listener.tls_profile == "legacy":
         yield False, Finding((*path, "tls_profile"), 'says nothing where tls = "none"')
     can_log_in = listener.tls != "none" or listener.plaintext_login
-    if listener.service in ("submission", "pop3") and not can_log_in:
+    if listener.service in ("submission", "pop3", "imap") and not can_log_in:
         yield (
             False,
             Finding(
@@ -251,7 +251,7 @@ def _relaying(listener: ListenerSettings, path: KeyPath, *, can_log_in: bool) ->
     if listener.service == "ucspi":
         yield True, Finding(path, "here the program decides", 'remove it; grant = "check" tells the program')
     elif listener.service not in ("smtp", "submission"):
-        what = {"pop3": "POP3 relays", "relay_ctrl_udp": "datagrams relay"}
+        what = {"pop3": "POP3 relays", "imap": "IMAP relays", "relay_ctrl_udp": "datagrams relay"}
         says = what.get(listener.service, "this service relays")
         yield True, Finding(path, f"{says} nothing", "remove it, or put it on an smtp listener")
     elif "auth" in listener.relay_by and not can_log_in:
@@ -525,6 +525,9 @@ def _limits(config: Config) -> Findings:
     if limits.pop3_idle_seconds < 600:
         # RFC 1939 3
         yield False, Finding(("limits", "pop3_idle_seconds"), "RFC 1939 asks for at least 600")
+    if limits.imap_idle_seconds < 1800:
+        # RFC 9051 5.4
+        yield False, Finding(("limits", "imap_idle_seconds"), "RFC 9051 asks for at least 1800")
     quota = config.grants.quota_bytes
     if quota and quota < limits.message_bytes:
         yield (

@@ -31,6 +31,8 @@ SAMPLE: Mapping[str, object] = {
         {"service": "submission", "bind": "0.0.0.0:465", "tls": "implicit"},
         {"service": "pop3", "bind": "0.0.0.0:110", "tls": "starttls"},
         {"service": "pop3", "bind": "0.0.0.0:995", "tls": "implicit"},
+        {"service": "imap", "bind": "0.0.0.0:143", "tls": "starttls"},
+        {"service": "imap", "bind": "0.0.0.0:993", "tls": "implicit"},
     ],
     "tls": {"certificate": "/etc/popgate/tls/cert.pem", "key": "/etc/popgate/tls/key.pem"},
 }

@@ -19,7 +19,7 @@ _LOOPBACK = (Network.parse("127.0.0.0/8"), Network.parse("::1"))
 class Deadlines:
     """How long a client may take, in seconds; `minimum_rate` in octets a second.
 
-    `login`: a POP3 client until it has logged in, counted from the connection;
+    `login`: a POP3 or IMAP client until it has logged in, counted from the connection;
     `command`: the next whole command; `write`: taking what we send.
     """
 

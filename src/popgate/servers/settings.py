@@ -15,6 +15,7 @@ class ListenerSettings:
             "smtp",
             "submission",
             "pop3",
+            "imap",
             "ucspi",
             "relay_ctrl_udp",
             "postfix_policy",
@@ -27,8 +28,8 @@ class ListenerSettings:
             "whoson_udp",
         ],
         Doc(
-            "What is spoken here: smtp (inbound and relaying by grant), submission (by AUTH), pop3, ucspi:"
-            " a program of yours answers, as under tcpserver; relay_ctrl_udp: other machines tell of"
+            "What is spoken here: smtp (inbound and relaying by grant), submission (by AUTH), pop3, imap,"
+            " ucspi: a program of yours answers, as under tcpserver; relay_ctrl_udp: other machines tell of"
             " their logins, by relay-ctrl-send. Other mail servers ask by postfix_policy, socketmap and"
             " tcp_table whether a client may relay, and any other program by line"
             " or http. dovecot_auth_policy: Dovecot tells of its logins. whoson, whoson_udp: programs that"
@@ -43,7 +44,7 @@ class ListenerSettings:
             example='"0.0.0.0:25"',
         ),
     ]
-    # RFC 8314 3.3: implicit TLS on ports of its own (995, 465), beside STARTTLS where it was before
+    # RFC 8314 3.3: implicit TLS on ports of its own (995, 993, 465), beside STARTTLS where it was before
     tls: Annotated[
         Literal["none", "starttls", "implicit"],
         Doc("none; starttls: the client may ask for TLS (STLS in POP3); implicit: TLS from the first byte."),
@@ -295,9 +296,9 @@ class TlsSettings:
 class LimitSettings:
     """The [limits] table."""
 
-    message_bytes: Annotated[int, Doc("The largest message accepted."), Bounds(1024, 1e10, "bytes")] = (
-        52428800
-    )
+    message_bytes: Annotated[
+        int, Doc("The largest message accepted, by SMTP and by IMAP's APPEND."), Bounds(1024, 1e10, "bytes")
+    ] = 52428800
     recipients: Annotated[
         int,
         Doc("Recipients of one message; RFC 5321 asks for at least 100."),
@@ -309,8 +310,18 @@ class LimitSettings:
     pop3_idle_seconds: Annotated[
         int, Doc("POP3's autologout; RFC 1939 asks for at least ten minutes."), Bounds(1, 86400, "seconds")
     ] = 600
+    imap_idle_seconds: Annotated[
+        int,
+        Doc(
+            "IMAP's autologout, for a client that idles too; RFC 9051 asks for at least half an hour. What"
+            " the server says by itself does not count."
+        ),
+        Bounds(1, 86400, "seconds"),
+    ] = 1800
     login_seconds: Annotated[
-        int, Doc("How long a POP3 client may take until it has logged in."), Bounds(1, 3600, "seconds")
+        int,
+        Doc("How long a POP3 or IMAP client may take until it has logged in."),
+        Bounds(1, 3600, "seconds"),
     ] = 60
     minimum_bytes_per_second: Annotated[
         int,
@@ -342,6 +353,9 @@ class LimitSettings:
     ] = 200
     sessions_per_user: Annotated[
         int,
-        Doc("Sessions of one account at the same time, POP3 and authenticated SMTP together."),
+        Doc(
+            "Sessions of one account at the same time, POP3, IMAP and authenticated SMTP together. A mail"
+            " program keeps several of IMAP open on each device."
+        ),
         Bounds(1, 60000, "sessions"),
     ] = 50

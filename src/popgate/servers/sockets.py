@@ -105,6 +105,24 @@ def inherited(name: str) -> socket.socket:
     return listener
 
 
+_IDLE_SECONDS, _PROBE_SECONDS, _PROBES = 180, 30, 4
+
+
+def notice_vanished(listener: socket.socket) -> None:
+    """Have the kernel ask the clients of idle connections whether they are there, and give up what they do
+    not acknowledge: one that went out of reach, or lost power, is gone within five minutes. Connections
+    take this over from the socket that they are accepted on."""
+    if listener.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _IDLE_SECONDS)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_SECONDS)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
+    # tcp(7): with it the probes end after this time whatever their number, so it is the sum of them
+    milliseconds = (_IDLE_SECONDS + _PROBES * _PROBE_SECONDS) * 1000
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+
+
 def bound_name(listener: socket.socket) -> str:
     """`ADDRESS:PORT`, `[V6]:PORT` or `unix:/PATH` of a listening socket."""
     name = listener.getsockname()

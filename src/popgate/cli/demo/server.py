@@ -134,6 +134,11 @@ service = "pop3"
 bind = "127.0.0.1:{pop3_port}"
 plaintext_login = true
 
+[[listener]]
+service = "imap"
+bind = "127.0.0.1:{imap_port}"
+plaintext_login = true
+
 [auth]
 apop = true
 

@@ -1,5 +1,6 @@
 """The story of POP before SMTP, step by step, each step checked."""
 
+import imaplib
 import poplib
 import signal
 import smtplib
@@ -11,7 +12,7 @@ from email.message import Message
 from pathlib import Path
 
 from popgate.cli.demo.server import GATE, PARTNER, Account, DemoFailed, DemoServer
-from popgate.cli.demo.transcript import ShownPop3, ShownSmtp, Transcript
+from popgate.cli.demo.transcript import ShownImap, ShownPop3, ShownSmtp, Transcript
 
 WINDOW_SECONDS = 5
 _RECIPIENT = "invoices@partner.example"
@@ -30,10 +31,11 @@ class Story:
     def start(self) -> None:
         self._partner.start()
         self._inbox = self._partner.add_account(_RECIPIENT)
-        self._gate = DemoServer(self._directory / "gate", self._configuration(WINDOW_SECONDS, 0, 0))
+        self._gate = DemoServer(self._directory / "gate", self._configuration(WINDOW_SECONDS, 0, 0, 0))
         self._alice = self._gate.add_account("alice@example.org", "--recoverable")
         self._gate.start()
-        self._smtp_port, self._pop3_port = self._gate.ports["smtp"], self._gate.ports["pop3"]
+        ports = self._gate.ports
+        self._smtp_port, self._pop3_port, self._imap_port = ports["smtp"], ports["pop3"], ports["imap"]
 
     def stop(self) -> None:
         for server in (getattr(self, "_gate", None), self._partner):
@@ -43,7 +45,7 @@ class Story:
     def run(self) -> bool:
         try:
             self._tell()
-        except (DemoFailed, OSError, smtplib.SMTPException, poplib.error_proto) as fault:
+        except (DemoFailed, OSError, smtplib.SMTPException, poplib.error_proto, imaplib.IMAP4.error) as fault:
             self._out.bad(str(fault))
             log = self._gate.log.read_text(errors="replace").splitlines()[-12:]
             self._out.verbatim("\n".join(log))
@@ -55,9 +57,12 @@ class Story:
         out.title("POP before SMTP, live")
         out.say(
             f"A scanner at 127.0.0.1 wants to send to {_RECIPIENT}. It knows no SMTP authentication."
-            " It can log in by POP3, though, and that opens the relay for its address for a while."
+            " It can log in by POP3 or IMAP, though, and that opens the relay for its address for a while."
         )
-        out.note(f"mail.example.org: SMTP 127.0.0.1:{self._smtp_port}, POP3 127.0.0.1:{self._pop3_port}")
+        out.note(
+            f"mail.example.org: SMTP 127.0.0.1:{self._smtp_port}, POP3 127.0.0.1:{self._pop3_port},"
+            f" IMAP 127.0.0.1:{self._imap_port}"
+        )
         out.note(f"mx.partner.example, where the mail is to arrive: 127.0.0.1:{self._partner.ports['smtp']}")
 
         out.step("Nobody has logged in: relaying is refused")
@@ -81,6 +86,22 @@ class Story:
         self._expect_relayed("by APOP", "by apop")
 
         out.step("And it lapses too")
+        self._wait_for_lapse()
+        self._expect_refused()
+
+        out.step("The same by IMAP, where a session may last all day: the grant lasts as long")
+        client = self._log_in_imap()
+        try:
+            self._wait_for_lapse()
+            self._expect_relayed("by IMAP", "by imap")
+            client.end_idling()
+        except BaseException:
+            client.shutdown()
+            raise
+        client.logout()
+        self._logged_in = time.monotonic()
+
+        out.step("The window runs from the end of the session, and lapses")
         self._wait_for_lapse()
         self._expect_refused()
         out.say("")
@@ -115,6 +136,16 @@ class Story:
         client.quit()
         self._logged_in = time.monotonic()
         self._out.good("logged in by a digest of the banner's challenge")
+
+    def _log_in_imap(self) -> ShownImap:
+        """The session is left open, idle."""
+        client = ShownImap(self._out, self._imap_port)
+        client.login(self._alice.address, self._alice.password)
+        client.select("INBOX")
+        client.idle_quietly()
+        self._logged_in = time.monotonic()
+        self._out.good("logged in, and told of new mail from now on")
+        return client
 
     def _expect_relayed(self, subject: str, proof: str) -> None:
         client = ShownSmtp(self._out, self._smtp_port)
@@ -159,37 +190,44 @@ class Story:
             self._out.note(f"waiting {left:.0f} seconds")
             time.sleep(left)
 
-    def _configuration(self, window_seconds: int, smtp_port: int, pop3_port: int) -> str:
+    def _configuration(self, window_seconds: int, smtp_port: int, pop3_port: int, imap_port: int) -> str:
         return GATE.format(
             window_seconds=window_seconds,
             smtp_port=smtp_port,
             pop3_port=pop3_port,
+            imap_port=imap_port,
             partner_port=self._partner.ports["smtp"],
         )
 
     def keep_serving(self, stop: threading.Event) -> None:
         """Serve on with a usual window until `stop` is set."""
         window = 180
-        self._gate.config.write_text(self._configuration(window, self._smtp_port, self._pop3_port))
+        self._gate.config.write_text(
+            self._configuration(window, self._smtp_port, self._pop3_port, self._imap_port)
+        )
         self._gate.reload()
         out, alice = self._out, self._alice
         out.say("")
         out.title("Now try it yourself")
         out.say(f"The server goes on, with a window of {window} seconds. Ctrl-C ends it.")
-        _account(out, alice, self._smtp_port, self._pop3_port)
+        _account(out, alice, self._gate.ports)
         out.note(f"configuration: {self._gate.config}")
         out.note(f"log:           {self._gate.log}")
         stop.wait()
 
 
-def _account(out: Transcript, account: Account, smtp_port: int, pop3_port: int) -> None:
+def _account(out: Transcript, account: Account, ports: dict[str, int]) -> None:
+    smtp_port, pop3_port, imap_port = ports["smtp"], ports["pop3"], ports["imap"]
     name = account.address.replace("@", "%40")
     out.say("")
     out.say(f"account   {account.address}\npassword  {account.password}")
-    out.say(f"POP3      127.0.0.1:{pop3_port}\nSMTP      127.0.0.1:{smtp_port}")
+    out.say(
+        f"POP3      127.0.0.1:{pop3_port}\nIMAP      127.0.0.1:{imap_port}\nSMTP      127.0.0.1:{smtp_port}"
+    )
     out.say("")
     out.verbatim(
         f"curl pop3://{name}:{account.password}@127.0.0.1:{pop3_port}/\n"
+        f"curl imap://{name}:{account.password}@127.0.0.1:{imap_port}/\n"
         f"swaks --server 127.0.0.1:{smtp_port} --from {account.address} --to {_RECIPIENT}"
     )
 

@@ -1,16 +1,21 @@
 """Prints the story: headings, what client and server say, and whether it came out as told.
 
-The clients are Python's own poplib and smtplib, so what is shown is what went over the wire.
+The clients are Python's own poplib, imaplib and smtplib, so what is shown is what went over the wire.
 """
 
+import imaplib
 import poplib
 import smtplib
 import sys
 import textwrap
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 _COLOURS = {"head": "1", "client": "36", "server": "33", "good": "1;32", "bad": "1;31", "note": "2"}
 _BODY_SHOWN = 3  # lines of a message
+_LINE_SHOWN = 80  # characters of what an IMAP server says; its list of capabilities is not the story
 
 
 class Transcript:
@@ -107,3 +112,35 @@ class ShownPop3(poplib.POP3):
         line, octets = super()._getline()  # type: ignore[misc]
         self._transcript.server("POP3", line.decode("utf-8", "replace"))
         return line, octets
+
+
+class ShownImap(imaplib.IMAP4):
+    """An IMAP client whose dialogue is printed; the password is not."""
+
+    def __init__(self, transcript: Transcript, port: int) -> None:
+        self._transcript = transcript
+        super().__init__("127.0.0.1", port, timeout=20)
+
+    def idle_quietly(self) -> None:
+        """Ask to be told of changes, and say nothing more until `end_idling`."""
+        self.send(b"idle IDLE\r\n")
+        self.readline()
+
+    def end_idling(self) -> None:
+        self.send(b"DONE\r\n")
+        while not self.readline().startswith(b"idle "):
+            pass
+
+    def send(self, data: "Buffer") -> None:
+        line = bytes(data).rstrip(b"\r\n").decode("utf-8", "replace")
+        words = line.split(" ")
+        if len(words) > 3 and words[1].upper() == "LOGIN":
+            line = " ".join([*words[:3], "********"])
+        self._transcript.client("IMAP", line)
+        super().send(data)
+
+    def readline(self) -> bytes:
+        line = super().readline()
+        text = line.rstrip(b"\r\n").decode("utf-8", "replace")
+        self._transcript.server("IMAP", text if len(text) <= _LINE_SHOWN else text[:_LINE_SHOWN] + " ...")
+        return line
