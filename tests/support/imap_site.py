@@ -52,7 +52,7 @@ def dovecot_site() -> Iterator[ImapSite]:
 @contextlib.contextmanager
 def popgate_site(directory: Path, settings: str = "[grants]\nnever = []\n") -> Iterator[ImapSite]:
     """A started popgate that serves IMAP."""
-    listeners = [("imap", "plaintext_login = true\nmax_connections_per_address = 10000")]
+    listeners = [("imap", "plaintext_login = true")]
     server = Popgate(directory, listeners, settings)
     server.add_account(USER, PASSWORD, "--recoverable")
     with server:

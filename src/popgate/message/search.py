@@ -36,7 +36,9 @@ def header_contains(header: bytes, name: str, folded: str) -> bool:
     """Whether a field `name` contains the text; "" is in any such field (RFC 9051 6.4.4)."""
     if not folded:
         return value_of(header, name) is not None
-    return any(folded in fold(decode_words(value)) for value in values_of(header, name))
+    # a line may be folded at a tab, where the writer and the reader mean a space
+    folded = folded.replace("\t", " ")
+    return any(folded in fold(decode_words(value).replace("\t", " ")) for value in values_of(header, name))
 
 
 def body_contains(root: Part, read: Read, folded: str, *, in_header: bool) -> bool:

@@ -13,6 +13,7 @@ from popgate.mailbox.mailbox import MailboxError
 from popgate.protocols.imap import answers
 from popgate.protocols.imap import commands as imap
 from popgate.protocols.imap import sequence as sets
+from popgate.protocols.imap.fetch import Attribute
 from popgate.protocols.imap.replies import Reply, Status
 from popgate.protocols.imap.search import SearchKey, asks_for_modseq
 from popgate.sessions.imap import ordering
@@ -27,6 +28,8 @@ from popgate.values.clock import Clock
 _NOTHING: Mapping[int, int] = {}
 _MAY_CREATE = (imap.AppendMessage, imap.AppendDone, imap.Copy)
 QUOTA_ROOT = ""
+_SPECIAL_USES = frozenset(("\\Archive", "\\Drafts", "\\Junk", "\\Sent", "\\Trash"))
+"""\\All and \\Flagged would be views of other mailboxes, which are not kept."""
 
 
 class Desk:
@@ -87,6 +90,8 @@ class Desk:
         return Reply("OK")
 
     def _create(self, event: imap.Create, _: bytes) -> Reply:
+        if len(event.special_use) > 1 or not _SPECIAL_USES.issuperset(event.special_use):
+            return Reply("NO", b"[USEATTR] A mailbox cannot have that use here.")  # RFC 6154 3
         info = self._account.create(event.mailbox, event.special_use[0] if event.special_use else "")
         return Reply("OK", b"[MAILBOXID (%b)] Created." % info.id.encode("ascii", "replace"))  # RFC 8474 4.1
 
@@ -276,9 +281,11 @@ class Desk:
     def _fetch(self, event: imap.Fetch, _: bytes) -> Reply:
         view = self._selected_view()
         uids = self._uids(event.set, by_uid=event.uid)
-        lines, rows = b"", None
+        lines, rows, items = b"", None, event.items
         if event.changed_since is not None:
             self._dialect.condstore = True
+            if Attribute("modseq") not in items:
+                items = (*items, Attribute("modseq"))  # RFC 7162 3.1.4.1
             changes = view.folder.changes(event.changed_since)
             if event.vanished:
                 gone = [uid for uid in changes.vanished if not view.number(uid) and _holds(event.set, uid)]
@@ -288,7 +295,7 @@ class Desk:
             uids = [row.uid for row in rows]
         fetching = Fetching(
             view,
-            event.items,
+            items,
             self._dialect,
             self._clock.monotonic,
             with_uid=event.uid or (event.changed_since is not None and self._dialect.qresync),
