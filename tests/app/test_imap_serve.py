@@ -203,6 +203,27 @@ def test_a_login_that_does_not_succeed_grants_nothing(site: Popgate, send: bytes
         assert not relays(site)
 
 
+def test_a_device_logs_in_to_an_empty_inbox(tmp_path: Path) -> None:
+    with serving(tmp_path, "[grants]\nnever = []\n") as site:
+        site.add_account("scanner@example.org", "0000 0000", "--device")
+        with Wire(site) as wire:
+            wire.send(
+                b'a LOGIN scanner@example.org "0000 0000"\r\nb SELECT INBOX\r\nc STATUS INBOX (MESSAGES)\r\n'
+            )
+            assert b"* 0 EXISTS\r\n" in wire.until(b"b OK")
+            assert b"* STATUS INBOX (MESSAGES 0)\r\n" in wire.until(b"c OK")
+            wire.send(b"d IDLE\r\n")
+            wire.until(b"+ ")
+            wire.send(b"DONE\r\ne CREATE Sent\r\nf UID FETCH 1:* FLAGS\r\ng UID SEARCH ALL\r\n")
+            assert wire.until(b"e ")[-1].startswith(b"e NO")
+            assert b"* SEARCH\r\n" in wire.until(b"g OK")
+            wire.send(b"h APPEND INBOX {5+}\r\nhello\r\ni LOGOUT\r\n")
+            said = wire.until(b"i OK")
+            assert any(line.startswith(b"h NO") for line in said)
+        assert "scanner@example.org" in site.command("grant", "list").stdout
+        assert not (site.directory / "data/mail/example.org/scanner").exists()
+
+
 # TLS
 
 
