@@ -28,6 +28,7 @@ from popgate.values.clock import Clock
 _NOTHING: Mapping[int, int] = {}
 _MAY_CREATE = (imap.AppendMessage, imap.AppendDone, imap.Copy)
 QUOTA_ROOT = ""
+_UNSEEN_LOOK = 1000
 _SPECIAL_USES = frozenset(("\\Archive", "\\Drafts", "\\Junk", "\\Sent", "\\Trash"))
 """\\All and \\Flagged would be views of other mailboxes, which are not kept."""
 
@@ -71,7 +72,13 @@ class Desk:
             self._account.close()
 
     def _told(self, untagged: bytes = b"", text: bytes = b"", *, may_expunge: bool = True) -> Reply:
-        return Reply("OK", text, untagged=untagged + self._news(may_expunge=may_expunge))
+        """What was asked is done, so it is OK whatever has become of the selected folder: a client that reads
+        NO after its message was stored stores it again."""
+        try:
+            news = self._news(may_expunge=may_expunge)
+        except MailboxError:
+            return Reply("OK", text, untagged=untagged + _LOST, closes=True)
+        return Reply("OK", text, untagged=untagged + news)
 
     def _news(
         self, *, may_expunge: bool, with_uid: bool = False, told: Mapping[int, int] = _NOTHING
@@ -223,8 +230,8 @@ class Desk:
         else:
             lines.insert(3, answers.recent_line(view.recent_count))
             if state.unseen:
-                first = next((row.uid for row in view.folder.rows() if "\\Seen" not in row.flags), 0)
-                if view.number(first):
+                first = _first_unseen(view, state.unseen)
+                if first:
                     code = b"UNSEEN %d" % view.number(first)
                     lines.insert(4, answers.ok_line(code, b"The first unseen message."))
         return b"".join(lines)
@@ -432,6 +439,8 @@ class Desk:
 
 _READ_ONLY = Reply("NO", b"[READ-ONLY] The mailbox was opened to be read.")
 
+_LOST = b"* BYE [UNAVAILABLE] The mailbox is no longer what was selected.\r\n"
+
 _DO: "Mapping[type, Callable[..., Reply]]" = {
     imap.Noop: Desk._noop,
     imap.Enable: Desk._enable,
@@ -464,6 +473,16 @@ def _fetched(fetching: Fetching) -> tuple[Status, bytes]:
     if fetching.has_missed:
         return "OK", b"[EXPUNGEISSUED] Some messages are gone."
     return "OK", b"Fetched."
+
+
+def _first_unseen(view: Selected, unseen: int) -> int:
+    """The uid of the first of so many; 0 where looking for it would cost more than the rest of a SELECT
+    (RFC 3501 7.1: then the client assumes nothing). It is nearly always among the first or the last."""
+    uids = view.uids
+    last = [row.uid for row in view.folder.rows(uids[-_UNSEEN_LOOK:]) if "\\Seen" not in row.flags]
+    if len(last) >= unseen:
+        return last[-unseen]
+    return next((row.uid for row in view.folder.rows(uids[:_UNSEEN_LOOK]) if "\\Seen" not in row.flags), 0)
 
 
 def _copyuid(placed: Placed) -> bytes:

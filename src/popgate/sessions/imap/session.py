@@ -42,6 +42,10 @@ _TIMED_OUT = Reply("NO", b"Nothing was said for too long.")
 _SHUTTING_DOWN = Reply("NO", b"[UNAVAILABLE] The server is shutting down.")
 _LOST = Reply("NO", b"[UNAVAILABLE] The mailbox is no longer what was selected.")
 _OK = Reply("OK")
+_STILL_HERE = b"* OK Still here.\r\n"
+SAY_SECONDS = 120.0
+"""After so long without news an idle client is told that there are none."""
+
 _AT_ONCE = (imap.StartTls, imap.Logout, imap.ClientId, imap.Compress)
 
 
@@ -89,6 +93,7 @@ class ImapSession:
         "_peer",
         "_policy",
         "_runtime",
+        "_said_at",
         "_services",
         "_unwatch",
         "engine",
@@ -108,6 +113,7 @@ class ImapSession:
         self._is_telling = False
         self._is_behind = False  # something has changed since the client was last told
         self._is_closed = False
+        self._said_at = 0.0  # when an idle client was last told something
         self.tick_seconds = policy.tick_seconds
         self.wake: Callable[[], bool] = _nobody
         self.engine = ImapServer(policy, runtime.token, is_tls=peer.is_tls, scram_keys=services.scram_keys)
@@ -215,6 +221,7 @@ class ImapSession:
     # IDLE
 
     async def _idle(self, desk: Desk) -> Reply:
+        self._said_at = self._runtime.clock.monotonic()
         if desk.view is not None:
             try:
                 # before the look, so that nothing falls between the two
@@ -256,6 +263,7 @@ class ImapSession:
                 if desk.unsaid and self.engine.is_idling:
                     unsaid, desk.unsaid = desk.unsaid, b""
                     self.engine.push(unsaid)
+                    self._said_at = self._runtime.clock.monotonic()
                     self.wake()
         except MailboxError:
             if not self._is_closed and self.engine.is_idling:
@@ -276,6 +284,12 @@ class ImapSession:
 
     def tick(self) -> None:
         self._login.renew()
+        now = self._runtime.clock.monotonic()
+        # Nothing said is nothing lost: only what is sent finds out that the client's machine is gone
+        if self.engine.is_idling and now - self._said_at >= SAY_SECONDS and self.wake():
+            self._said_at = now
+            self.engine.push(_STILL_HERE)
+            self.wake()
 
     def timeout_reply(self) -> Reply:
         return _TIMED_OUT
