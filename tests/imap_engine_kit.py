@@ -25,6 +25,7 @@ class Script:
         self.block = block
         self.events: list[commands.ImapEvent] = []
         self.appended: list[bytearray] = []
+        self.announced: list[int] = []
         self.stored: list[bytes] = []
         self.is_appending = False
 
@@ -70,6 +71,8 @@ class Script:
             return Reply("NO", b"[TRYCREATE] No such mailbox.")
         if event.is_first:
             self.appended.clear()
+            self.announced.clear()
+        self.announced.append(event.octets)
         self.is_appending = True
         self.appended.append(bytearray())
         return GO_ON
@@ -77,6 +80,7 @@ class Script:
     def on_appenddone(self, event: commands.AppendDone) -> Reply:
         assert self.is_appending
         self.is_appending = False
+        assert [len(message) for message in self.appended] == self.announced
         self.stored += [bytes(message) for message in self.appended]
         sizes = b" ".join([b"%d" % len(message) for message in self.appended])
         return Reply("OK", b"[APPENDUID 1 9] Stored " + sizes + b".", b"* 4 EXISTS\r\n")
