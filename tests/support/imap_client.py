@@ -87,17 +87,28 @@ class Model:
     def vanished(self, uids: list[int]) -> None:
         if not self.is_qresync:
             raise Broken("VANISHED without QRESYNC")
-        unknown = sum(not message.uid for message in self.messages)
-        known = {message.uid for message in self.messages}
         for uid in uids:
-            if uid in known:
-                self.messages = [message for message in self.messages if message.uid != uid]
-            elif unknown and uid not in self.gone:
-                unknown -= 1
-                self.messages.remove(next(message for message in self.messages if not message.uid))
-            else:
-                raise Broken(f"VANISHED {uid}, which is not there")
+            if uid in self.gone:
+                raise Broken(f"VANISHED {uid} again")
+            index = self._index(uid)
+            if index is None:
+                raise Broken(f"VANISHED {uid}, which is not there: {self.uids}")
+            del self.messages[index]
             self.gone.add(uid)
+
+    def _index(self, uid: int) -> int | None:
+        """Where that uid is; or, where it was never told, the first place that it can have."""
+        place = None
+        for index, message in enumerate(self.messages):
+            if message.uid == uid:
+                return index
+            if message.uid > uid:
+                break
+            if message.uid:
+                place = None
+            elif place is None:
+                place = index
+        return place
 
     def fetched(self, response: Response) -> None:
         if response.number > len(self.messages):
