@@ -30,12 +30,14 @@ class Site:
         self.events: list[Event] = []
         self.spawned: list[Coroutine[Any, Any, None]] = []
         self.services = ImapServices(self.accounts, self.folders, self.grants, self.throttle, self.users)
+        self.runs = 0  # calls that blocked a thread
         self._sessions = 0
 
     async def _sleep(self, seconds: float) -> None:
         self.clock.time += seconds
 
     async def _run(self, call: Callable[[], object]) -> object:
+        self.runs += 1
         return call()
 
     def talk(self) -> "Talk":

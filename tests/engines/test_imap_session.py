@@ -7,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imap_session_site import LETTER, Site, Talk
+from popgate.mailbox.mailbox import MailboxError
+from popgate.sessions.imap.searching import TEXTS_A_SLICE
 
 GRANT = "203.0.113.9 ann@example.org imap"
 
@@ -229,3 +231,31 @@ def test_the_first_unseen_message_is_told_where_it_is_near_an_end(first: int) ->
     talk.do(b"STORE 990,1005,1995 -FLAGS.SILENT (\\Seen)")
     assert b"* OK [UNSEEN 990] " in talk.do(b"SELECT INBOX")
     assert b"UNSEEN" not in talk.do(b"ENABLE IMAP4REV2") + talk.do(b"SELECT INBOX")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [b"SEARCH TEXT Hello", b"SORT (SUBJECT) UTF-8 TEXT Hello", b"THREAD REFERENCES UTF-8 TEXT Hello"],
+)
+def test_a_long_search_lets_others_have_the_thread(command: bytes) -> None:
+    site, one, _ = two_sessions(letters=3 * TEXTS_A_SLICE)
+    before = site.runs
+    told = one.do(command)
+    assert site.runs == before + 3
+    assert len(re.findall(rb"\d+", told.splitlines()[0])) == 3 * TEXTS_A_SLICE
+
+
+def test_a_search_that_fails_leaves_nothing_saved() -> None:
+    # RFC 5182 2.1
+    _, one, _ = two_sessions()
+    one.do(b"SEARCH RETURN (SAVE) ALL")
+    assert b"* 1 FETCH" in one.do(b"FETCH $ UID")
+
+    def broken(uids: object = None) -> None:
+        raise MailboxError("the disk is broken")
+
+    folder = one.session._desk.view.folder  # type: ignore[union-attr]
+    rows, folder.rows = folder.rows, broken  # type: ignore[assignment,method-assign]
+    assert b" NO " in one.do(b"SEARCH RETURN (SAVE) ALL")
+    folder.rows = rows  # type: ignore[method-assign]
+    assert b"FETCH (" not in one.do(b"FETCH $ UID")

@@ -46,11 +46,12 @@ def _sent(item: ThreadItem) -> int:
 class _Node:
     """A container of the algorithm: an id, its message if there is one, its place in the forest."""
 
-    __slots__ = ("children", "item", "parent", "sent")
+    __slots__ = ("children", "is_parent", "item", "parent", "sent")
 
     def __init__(self, item: ThreadItem | None = None) -> None:
         self.item = item
         self.parent: _Node | None = None
+        self.is_parent = False  # of some node, now or before
         self.children: list[_Node] = []
         self.sent = item.sent if item is not None else 0
 
@@ -89,10 +90,12 @@ def _by_references(items: Sequence[ThreadItem]) -> list[_Node]:
             # (A): existing links stay, and no loop is made
             if parent is not None and referred.parent is None and not _is_below(parent, referred):
                 referred.parent = parent
+                parent.is_parent = True
             parent = referred
         # (B): the last reference is the parent, even where another's references said otherwise
-        if parent is not None and not _is_below(parent, node):
+        if parent is not None and node.parent is not parent and not _is_below(parent, node):
             node.parent = parent
+            parent.is_parent = True
         elif parent is None:
             node.parent = None
     for node in every:
@@ -102,6 +105,8 @@ def _by_references(items: Sequence[ThreadItem]) -> list[_Node]:
 
 
 def _is_below(node: _Node | None, ancestor: _Node) -> bool:
+    if not ancestor.is_parent:
+        return node is ancestor  # so a long chain of replies is not walked for each of them
     while node is not None:
         if node is ancestor:
             return True

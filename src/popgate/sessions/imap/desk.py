@@ -45,6 +45,7 @@ class Desk:
         self._drafts: list[tuple[Draft, frozenset[str], int]] = []
         self._target = ""
         self._fault: MailboxError | None = None  # of the message that is coming
+        self._seeking: Search | None = None
         self.view: Selected | None = None
         self.guard = threading.Lock()
         self.unsaid = b""
@@ -55,9 +56,27 @@ class Desk:
             try:
                 return _DO[type(event)](self, event, tag)
             except NoSuchMessage:
-                return Reply("BAD", b"There is no message of that number.")
+                return _NO_SUCH_MESSAGE
             except MailboxError as error:
                 return refusal(error, creates=isinstance(event, _MAY_CREATE))
+
+    def seek(self, event: "imap.Search | imap.Sort | imap.Thread", tag: bytes) -> Reply | None:
+        """A slice of a search; None while there is more of it, then the reply. Whoever calls lets others
+        have the thread in between: a search of long texts would keep it for minutes."""
+        with self.guard:
+            try:
+                if self._seeking is None:
+                    self._seeking = self._begin_search(event.key)
+                if self._seeking.step():
+                    return None
+            except (MailboxError, NoSuchMessage) as error:
+                self._seeking = None
+                if not isinstance(event, imap.Thread) and "SAVE" in (event.returns or ()):
+                    self._saved = ()  # RFC 5182 2.1
+                if isinstance(error, NoSuchMessage):
+                    return _NO_SUCH_MESSAGE
+                return refusal(error, creates=False)
+        return self.do(event, tag)
 
     def look(self) -> None:
         """Put what is new into `unsaid`. Raises MailboxError."""
@@ -370,16 +389,19 @@ class Desk:
 
     # Searching
 
-    def _find(self, key: SearchKey) -> Search:
+    def _begin_search(self, key: SearchKey) -> Search:
         if asks_for_modseq(key):
             self._dialect.condstore = True
-        search = Search(self._selected_view(), key, self._saved, self._clock.now(), has_text=has_text)
-        while search.step():
-            pass
+        return Search(self._selected_view(), key, self._saved, self._clock.now(), has_text=has_text)
+
+    def _sought(self) -> Search:
+        """The search that `seek` has brought to its end."""
+        search, self._seeking = self._seeking, None
+        assert search is not None
         return search
 
     def _search(self, event: imap.Search, tag: bytes) -> Reply:
-        search = self._find(event.key)
+        search = self._sought()
         modseq = search.highest_modseq if asks_for_modseq(event.key) and search.found else None
         returns = event.returns
         if returns is None and self._dialect.is_rev2:
@@ -390,7 +412,7 @@ class Desk:
         return self._extended(event.uid, returns, search.found, found, tag, modseq)
 
     def _sort(self, event: imap.Sort, tag: bytes) -> Reply:
-        search, view = self._find(event.key), self._selected_view()
+        search, view = self._sought(), self._selected_view()
         modseq = search.highest_modseq if asks_for_modseq(event.key) and search.found else None
         uids = ordering.sort(view.folder, search.found, event.sort_keys, view.number)
         found = uids if event.uid else [view.number(uid) for uid in uids]
@@ -399,7 +421,7 @@ class Desk:
         return self._extended(event.uid, event.returns, uids, found, tag, modseq)
 
     def _thread(self, event: imap.Thread, _: bytes) -> Reply:
-        search, view = self._find(event.key), self._selected_view()
+        search, view = self._sought(), self._selected_view()
         told = ordering.thread(
             view.folder, search.found, event.algorithm, view.number, by_uid=event.uid
         ).encode("ascii")
@@ -436,6 +458,8 @@ class Desk:
         )
         return self._told(line, may_expunge=by_uid)
 
+
+_NO_SUCH_MESSAGE = Reply("BAD", b"There is no message of that number.")
 
 _READ_ONLY = Reply("NO", b"[READ-ONLY] The mailbox was opened to be read.")
 

@@ -139,7 +139,15 @@ class ImapSession:
             self._end_watch()
             return self._end_idle(desk)
         tag = self.engine.tag
+        if isinstance(event, imap.Search | imap.Sort | imap.Thread):
+            return self._search(desk, event, tag)
         return cast(Awaitable[Reply], self._runtime.run(lambda: desk.do(event, tag)))
+
+    async def _search(self, desk: Desk, event: "imap.Search | imap.Sort | imap.Thread", tag: bytes) -> Reply:
+        while True:
+            reply = await self._runtime.run(lambda: desk.seek(event, tag))
+            if reply is not None or self._is_closed:
+                return cast(Reply, reply or _OK)  # nobody waits for the answer of one that is closed
 
     # Login
 
