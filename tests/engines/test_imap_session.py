@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imap_session_site import LETTER, Site, Talk
-from popgate.mailbox.mailbox import MailboxError
+from popgate.mailbox.mailbox import MailboxError, MailboxFull
 from popgate.sessions.imap.searching import TEXTS_A_SLICE
 
 GRANT = "203.0.113.9 ann@example.org imap"
@@ -109,6 +109,50 @@ def test_what_was_done_is_ok_though_the_selected_folder_is_gone(command: bytes) 
     assert b"* BYE [UNAVAILABLE] " in told
     assert b" OK " in told.splitlines()[-1]
     assert one.is_closing
+
+
+@pytest.mark.parametrize(
+    "command", [b"EXPUNGE", b"FETCH 1 FLAGS", b"STORE 1 +FLAGS (\\Seen)", b"SEARCH ALL", b"NOOP"]
+)
+def test_a_fault_that_may_pass_costs_the_news_alone_and_is_told_once(
+    command: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # as on a full disk, where the index cannot take in what others have changed
+    site, one, other = two_sessions()
+    other.append()
+
+    def broken(since_modseq: int) -> None:
+        raise MailboxFull("no space left on the disk")
+
+    assert one.session._desk is not None and one.session._desk.view is not None
+    with monkeypatch.context() as patched:
+        patched.setattr(one.session._desk.view.folder, "changes", broken)
+        for _ in range(3):
+            told = one.do(command)
+            assert b" OK " in told.splitlines()[-1]
+            assert b"EXISTS" not in told
+    assert not one.is_closing
+    faults = [event.fields["detail"] for event in site.events if event.name == "imap.fault"]
+    assert faults == ["no space left on the disk"]
+    assert b"* 4 EXISTS" in one.do(b"NOOP")
+
+
+def test_a_mailbox_that_cannot_be_used_is_told_to_the_administrator(monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site()
+    one = site.talk()
+    one.login()
+
+    def broken(name: str) -> None:
+        raise MailboxError("the index of ann@example.org: it is a link")
+
+    assert one.session._desk is not None
+    monkeypatch.setattr(one.session._desk._account, "open", broken)
+    assert b" NO [UNAVAILABLE] " in one.do(b"SELECT INBOX")
+    assert [event.fields["detail"] for event in site.events if event.name == "imap.fault"] == [
+        "the index of ann@example.org: it is a link"
+    ]
+    assert b" NO [TRYCREATE] " in one.append(b"Nowhere")
+    assert len([event for event in site.events if event.name == "imap.fault"]) == 1
 
 
 # What a client is told must be enough to know what each number means

@@ -20,9 +20,9 @@ from popgate.sessions.imap import ordering
 from popgate.sessions.imap.dialect import Dialect
 from popgate.sessions.imap.fetching import Fetching
 from popgate.sessions.imap.listing import Listing, status_line
-from popgate.sessions.imap.refusals import refusal
+from popgate.sessions.imap.refusals import is_fault, refusal
 from popgate.sessions.imap.searching import Search, has_text
-from popgate.sessions.imap.selected import NoSuchMessage, Selected
+from popgate.sessions.imap.selected import FolderLost, NoSuchMessage, Selected
 from popgate.values.clock import Clock
 
 _NOTHING: Mapping[int, int] = {}
@@ -34,9 +34,13 @@ _SPECIAL_USES = frozenset(("\\Archive", "\\Drafts", "\\Junk", "\\Sent", "\\Trash
 
 
 class Desk:
-    """`view` is the selected folder; `unsaid` what the client is still to be told of it."""
+    """`view` is the selected folder; `unsaid` what the client is still to be told of it. `tell_fault` hears
+    what an administrator should know of: the client reads only that the mailbox cannot be used."""
 
-    def __init__(self, account: Account, clock: Clock, append_limit: int) -> None:
+    def __init__(
+        self, account: Account, clock: Clock, append_limit: int, tell_fault: Callable[[MailboxError], None]
+    ) -> None:
+        self._tell_fault = tell_fault
         self._account = account
         self._clock = clock
         self._append_limit = append_limit
@@ -58,7 +62,12 @@ class Desk:
             except NoSuchMessage:
                 return _NO_SUCH_MESSAGE
             except MailboxError as error:
-                return refusal(error, creates=isinstance(event, _MAY_CREATE))
+                return self._refused(error, creates=isinstance(event, _MAY_CREATE))
+
+    def _refused(self, error: MailboxError, *, creates: bool = False) -> Reply:
+        if is_fault(error):
+            self._tell_fault(error)
+        return refusal(error, creates=creates)
 
     def seek(self, event: "imap.Search | imap.Sort | imap.Thread", tag: bytes) -> Reply | None:
         """A slice of a search; None while there is more of it, then the reply. Whoever calls lets others
@@ -75,11 +84,11 @@ class Desk:
                     self._saved = ()  # RFC 5182 2.1
                 if isinstance(error, NoSuchMessage):
                     return _NO_SUCH_MESSAGE
-                return refusal(error, creates=False)
+                return self._refused(error)
         return self.do(event, tag)
 
     def look(self) -> None:
-        """Put what is new into `unsaid`. Raises MailboxError."""
+        """Put what is new into `unsaid`. Raises MailboxError when the selected folder is gone."""
         with self.guard:
             self.unsaid += self._news(may_expunge=True)
 
@@ -90,21 +99,38 @@ class Desk:
             self.forget_drafts()
             self._account.close()
 
-    def _told(self, untagged: bytes = b"", text: bytes = b"", *, may_expunge: bool = True) -> Reply:
+    def _told(
+        self,
+        untagged: bytes = b"",
+        text: bytes = b"",
+        *,
+        status: Status = "OK",
+        may_expunge: bool = True,
+        with_uid: bool = False,
+        told: Mapping[int, int] = _NOTHING,
+    ) -> Reply:
         """What was asked is done, so it is OK whatever has become of the selected folder: a client that reads
         NO after its message was stored stores it again."""
         try:
-            news = self._news(may_expunge=may_expunge)
+            news = self._news(may_expunge=may_expunge, with_uid=with_uid, told=told)
         except MailboxError:
-            return Reply("OK", text, untagged=untagged + _LOST, closes=True)
-        return Reply("OK", text, untagged=untagged + news)
+            return Reply(status, text, untagged=untagged + _LOST, closes=True)
+        return Reply(status, text, untagged=untagged + news)
 
     def _news(
         self, *, may_expunge: bool, with_uid: bool = False, told: Mapping[int, int] = _NOTHING
     ) -> bytes:
+        """Raises FolderLost, NoSuchFolder. After a fault that may pass, as a full disk, the client learns with a
+        later command what has changed."""
         if self.view is None:
             return b""
-        return self.view.news(self._dialect, may_expunge=may_expunge, with_uid=with_uid, told=told)
+        try:
+            return self.view.news(self._dialect, may_expunge=may_expunge, with_uid=with_uid, told=told)
+        except (FolderLost, NoSuchFolder):
+            raise
+        except MailboxError as error:
+            self._tell_fault(error)
+            return b""
 
     # Folders
 
@@ -299,10 +325,11 @@ class Desk:
         if view.is_read_only:
             return _READ_ONLY
         view.folder.expunge(None if event.uids is None else self._uids(event.uids, by_uid=True))
-        lines = self._news(may_expunge=True)
-        if not self._dialect.condstore:
-            return Reply("OK", untagged=lines)
-        return Reply("OK", b"[HIGHESTMODSEQ %d] Expunged." % view.modseq, untagged=lines)  # RFC 7162 3.1.2
+        reply = self._told()
+        if not self._dialect.condstore or reply.closes:
+            return reply
+        text = b"[HIGHESTMODSEQ %d] Expunged." % view.modseq  # RFC 7162 3.1.2
+        return Reply("OK", text, untagged=reply.untagged)
 
     def _fetch(self, event: imap.Fetch, _: bytes) -> Reply:
         view = self._selected_view()
@@ -330,9 +357,15 @@ class Desk:
         first = next(blocks, b"")
         second = next(blocks, None)
         if second is None:  # as nearly always: all of it
-            news = self._news(may_expunge=event.uid, with_uid=event.uid, told=fetching.told)
             status, text = _fetched(fetching)
-            return Reply(status, text, untagged=lines + first + news)
+            return self._told(
+                lines + first,
+                text,
+                status=status,
+                may_expunge=event.uid,
+                with_uid=event.uid,
+                told=fetching.told,
+            )
         rest = self._guarded(chain((first, second), blocks))
         return Reply("OK", untagged=lines, source=rest, ending=lambda: _fetched(fetching))
 
@@ -367,10 +400,12 @@ class Desk:
         if stored.modified:
             refused = stored.modified if event.uid else view.numbers(stored.modified)
             text = b"[MODIFIED %b] Changed meanwhile." % answers.compact(refused)
-        lines.append(self._news(may_expunge=event.uid, with_uid=event.uid, told=told))
+        status: Status = "OK"
         if stored.gone and not event.uid:
-            return Reply("NO", b"[EXPUNGEISSUED] Some messages are gone.", untagged=b"".join(lines))
-        return Reply("OK", text, untagged=b"".join(lines))
+            status, text = "NO", b"[EXPUNGEISSUED] Some messages are gone."
+        return self._told(
+            b"".join(lines), text, status=status, may_expunge=event.uid, with_uid=event.uid, told=told
+        )
 
     def _copy(self, event: imap.Copy, _: bytes) -> Reply:
         view = self._selected_view()

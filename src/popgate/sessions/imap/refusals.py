@@ -24,6 +24,12 @@ _TEXTS: tuple[tuple[type[MailboxError], bytes], ...] = (
 UNAVAILABLE = b"[UNAVAILABLE] The mailbox cannot be used now, try again later."
 
 
+def is_fault(error: MailboxError) -> bool:
+    """Whether it is the administrator's rather than the client's: the disk is full, or files or the index
+    cannot be used."""
+    return type(error) in (MailboxError, MailboxFull)
+
+
 def refusal(error: MailboxError, *, creates: bool = False) -> Reply:
     """`creates`: the mailbox was to take messages, and the client may create it (RFC 9051 7.1 TRYCREATE)."""
     if isinstance(error, FolderLost):

@@ -85,6 +85,7 @@ class ImapSession:
 
     __slots__ = (
         "_desk",
+        "_fault",
         "_is_behind",
         "_is_closed",
         "_is_telling",
@@ -108,6 +109,7 @@ class ImapSession:
         self._services = services
         self._login = SessionLogin(peer, runtime, services.grants, services.throttle, services.users)
         self._desk: Desk | None = None
+        self._fault: str | None = None  # of the mailbox, as last told
         self._is_tls = peer.is_tls
         self._unwatch: Callable[[], None] | None = None
         self._is_telling = False
@@ -202,7 +204,7 @@ class ImapSession:
         if self._is_closed:
             await self._runtime.run(account.close)
             return _LOGIN_UNAVAILABLE
-        self._desk = Desk(account, self._runtime.clock, self._policy.append_limit)
+        self._desk = Desk(account, self._runtime.clock, self._policy.append_limit, self._faulty)
         return self._complete(credentials, login)
 
     def _complete(self, credentials: Credentials, login: Login) -> Reply:
@@ -225,6 +227,13 @@ class ImapSession:
             reason=reason,
             detail=detail,
         )
+
+    def _faulty(self, error: MailboxError) -> None:
+        """Any thread calls. A client that tries again and again must not fill the log."""
+        detail = str(error)
+        if detail != self._fault:
+            self._fault = detail
+            self._emit("imap.fault", identity=self._login.identity, detail=detail)
 
     # IDLE
 
