@@ -10,7 +10,7 @@ call, or the call itself.
 """
 
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Protocol, cast
+from typing import cast
 
 from popgate.auth.authenticator import (
     Authenticator,
@@ -21,7 +21,6 @@ from popgate.auth.authenticator import (
     ScramAuthenticator,
     Unavailable,
 )
-from popgate.grants.grant import Terms
 from popgate.mailbox.mailbox import MailboxError, Mailboxes, MailboxInUse, Maildrop
 from popgate.protocols.pop3 import replies
 from popgate.protocols.pop3.events import (
@@ -35,42 +34,16 @@ from popgate.protocols.pop3.events import (
 )
 from popgate.protocols.pop3.replies import Reply
 from popgate.protocols.pop3.server import Offer, Pop3Server
-from popgate.protocols.sasl import FindScramKeys, PlainCredentials, ScramCredentials
+from popgate.protocols.sasl import FindScramKeys
+from popgate.sessions.credentials import check, mechanism_of
+from popgate.sessions.login import LoginGrants, LoginThrottle, SessionLogin, name_for_log
 from popgate.sessions.opening_times import OpeningTimes
-from popgate.sessions.patience import answer_after
 from popgate.sessions.session import CloseReason, Peer, Runtime, UserSessions
-from popgate.values.address import ClientAddress
 from popgate.values.event import Event
-from popgate.values.identity import Identity
 from popgate.values.value import value
 
 READ_INLINE_OCTETS = 65536
 """A message of one block is read at once; a thread costs more than the read."""
-_AT_HAND = (Login, Denied, Unavailable)  # of what an authenticator returns, all that is not to be awaited
-
-
-class LoginGrants(Protocol):
-    """What a login needs of popgate.grants; nothing here raises."""
-
-    def allow(
-        self, address: ClientAddress, identity: Identity, protocol: str, terms: Terms, session: str
-    ) -> bool: ...
-
-    def renew(self, address: ClientAddress, identity: Identity, session: str) -> None: ...
-
-    def logout(self, address: ClientAddress, identity: Identity, session: str) -> None: ...
-
-
-class LoginThrottle(Protocol):
-    """Counts failed logins over all sessions and says how long to wait, in seconds."""
-
-    def wait_before_seconds(self, client: ClientAddress, name: str) -> float: ...
-
-    def delay_seconds(self, client: ClientAddress, name: str) -> float: ...
-
-    def failed(self, client: ClientAddress, name: str) -> None: ...
-
-    def succeeded(self, client: ClientAddress, name: str) -> None: ...
 
 
 @value
@@ -117,12 +90,8 @@ class Pop3Session:
         self._runtime = runtime
         self._services = services
         self._is_tls = peer.is_tls
-        self._failures = 0
-        self._login: Login | None = None
+        self._login = SessionLogin(peer, runtime, services.grants, services.throttle, services.users)
         self._protocol: str | None = None
-        self._is_granted = False
-        self._counted: Identity | None = None  # whose session this is for the limit of them
-        self._asked_at = 0.0  # when the client gave its proof
         self._maildrop: Maildrop | None = None
         self._is_in_thread = False
         self._is_closed = False
@@ -148,8 +117,7 @@ class Pop3Session:
         self._is_tls = True
 
     def tick(self) -> None:
-        if self._is_granted and self._login is not None:
-            self._services.grants.renew(self._peer.client, self._login.identity, self._peer.session)
+        self._login.renew()
 
     def timeout_reply(self) -> Reply:
         return replies.TIMED_OUT
@@ -164,13 +132,10 @@ class Pop3Session:
         self._is_closed = True
         if not self._is_in_thread:
             self._release()
-        self._uncount()
-        identity = self._login.identity if self._login is not None else None
-        if self._is_granted and identity is not None:
-            self._services.grants.logout(self._peer.client, identity, self._peer.session)
+        self._login.end()
         self._emit(
             "pop3.close",
-            identity=None if identity is None else str(identity),
+            identity=self._login.identity,
             protocol=self._protocol,
             # For the shell every end that the engine chose is a "quit"
             reason=(self.engine.ended_by or reason) if reason == "quit" else reason,
@@ -183,51 +148,26 @@ class Pop3Session:
     # Login
 
     def _authenticate(self, credentials: Credentials) -> Reply | Awaitable[Reply]:
-        self._asked_at = self._runtime.clock.monotonic()
-        wait_seconds = self._services.throttle.wait_before_seconds(self._peer.client, credentials.name)
-        if wait_seconds > 0:
-            return self._authenticate_later(credentials, wait_seconds)
-        result = self._check(credentials)
-        if isinstance(result, _AT_HAND):
-            return self._conclude(credentials, result)
-        return self._conclude_later(credentials, result)
-
-    async def _authenticate_later(self, credentials: Credentials, wait_seconds: float) -> Reply:
-        await self._runtime.sleep(wait_seconds)
-        result = self._check(credentials)
-        if isinstance(result, _AT_HAND):
-            reply = self._conclude(credentials, result)
-            return reply if isinstance(reply, Reply) else await reply
-        return await self._conclude_later(credentials, result)
-
-    async def _conclude_later(self, credentials: Credentials, result: Awaitable[AuthResult]) -> Reply:
-        reply = self._conclude(credentials, await result)
-        return reply if isinstance(reply, Reply) else await reply
+        return self._login.prove(
+            credentials.name,
+            lambda: self._check(credentials),
+            lambda result: self._conclude(credentials, result),
+        )
 
     def _check(self, credentials: Credentials) -> MaybeLater:
         authenticator = self._services.authenticator
-        if type(credentials) is PlainCredentials:
-            return authenticator.check_password(credentials.name, credentials.password)
         if type(credentials) is ApopCredentials:
             return authenticator.check_apop(credentials.name, credentials.challenge, credentials.digest)
-        if type(credentials) is ScramCredentials:
-            assert isinstance(authenticator, ScramAuthenticator)
-            return authenticator.check_scram(
-                credentials.name, credentials.keys, is_proven=credentials.is_proven
-            )
-        assert not isinstance(credentials, PlainCredentials | ApopCredentials | ScramCredentials)
-        return authenticator.check_cram_md5(credentials.name, credentials.challenge, credentials.digest)
+        assert not isinstance(credentials, ApopCredentials)
+        return check(authenticator, credentials)
 
     def _conclude(self, credentials: Credentials, result: AuthResult) -> Reply | Awaitable[Reply]:
-        client, throttle = self._peer.client, self._services.throttle
         if type(result) is Login:
             if self._is_closed:  # while the proof was checked; nobody would release the maildrop
                 return replies.MAILDROP_UNAVAILABLE
-            throttle.succeeded(client, credentials.name)
-            if not self._services.users.enter(result.identity):
+            if not self._login.admit(credentials.name, result):
                 self._login_failed(credentials, "too-many-sessions")
                 return replies.TOO_MANY_SESSIONS
-            self._counted = result.identity
             if not result.has_mailbox:
                 return self._complete(credentials, result)
             if self._services.openings.is_quick(result.identity, self._runtime.clock):
@@ -235,13 +175,10 @@ class Pop3Session:
             return self._open_in_thread(credentials, result)
         if type(result) is Denied:
             # The same for an unknown name, a wrong password and a disabled account
-            self._failures += 1
-            throttle.failed(client, credentials.name)
             self._login_failed(credentials, result.reason)
-            is_last = self._failures >= self._policy.failures_before_close
-            reply = replies.DENIED_FOR_GOOD if is_last else replies.DENIED
-            delay_seconds = throttle.delay_seconds(client, credentials.name)
-            return answer_after(delay_seconds, self._asked_at, reply, self._runtime)
+            return self._login.refuse(
+                credentials.name, replies.DENIED, replies.DENIED_FOR_GOOD, self._policy.failures_before_close
+            )
         assert isinstance(result, Unavailable)
         self._login_failed(credentials, "unavailable", result.detail)
         return replies.LOGIN_UNAVAILABLE
@@ -276,7 +213,7 @@ class Pop3Session:
         return self._complete(credentials, login)
 
     def _not_open(self, credentials: Credentials, error: MailboxError) -> Reply:
-        self._uncount()
+        self._login.uncount()
         if isinstance(error, MailboxInUse):
             self._login_failed(credentials, "in-use", str(error))
             return replies.IN_USE
@@ -288,16 +225,12 @@ class Pop3Session:
         is_apop = type(credentials) is ApopCredentials
         protocol = "apop" if is_apop else "pop3"
         messages = self._maildrop.messages if self._maildrop is not None else ()
-        self._login, self._protocol = login, protocol
-        window_seconds = login.terms.window_seconds
-        if window_seconds is not None:
-            self.tick_seconds = min(self.tick_seconds, window_seconds / 4)
-        self._is_granted = self._services.grants.allow(
-            self._peer.client, login.identity, protocol, login.terms, self._peer.session
-        )
+        self._protocol = protocol
+        self._login.complete(login, protocol)
+        self.tick_seconds = self._login.tick_seconds(self.tick_seconds)
         self._emit(
             "pop3.login",
-            identity=str(login.identity),
+            identity=self._login.identity,
             protocol=protocol,
             mechanism=_mechanism(credentials),
             tls="yes" if self._is_tls else "no",
@@ -305,15 +238,10 @@ class Pop3Session:
         )
         return Reply(replies.LOGGED_IN, messages=messages)
 
-    def _uncount(self) -> None:
-        if self._counted is not None:
-            identity, self._counted = self._counted, None
-            self._services.users.leave(identity)
-
     def _login_failed(self, credentials: Credentials, reason: str, detail: str | None = None) -> None:
         self._emit(
             "pop3.login.failed",
-            name=_for_log(credentials.name),
+            name=name_for_log(credentials.name),
             mechanism=_mechanism(credentials),
             reason=reason,
             detail=detail,
@@ -414,13 +342,4 @@ class Pop3Session:
 
 
 def _mechanism(credentials: Credentials) -> str:
-    if type(credentials) is PlainCredentials:
-        return credentials.mechanism
-    if type(credentials) is ScramCredentials:
-        return "SCRAM-SHA-256"
-    return "APOP" if type(credentials) is ApopCredentials else "CRAM-MD5"
-
-
-def _for_log(name: str) -> str:
-    """A name that somebody typed: bounded, and nothing in it that a terminal or a log reader obeys."""
-    return "".join([char if " " < char < "\x7f" else "?" for char in name[:64]])
+    return "APOP" if isinstance(credentials, ApopCredentials) else mechanism_of(credentials)

@@ -120,8 +120,8 @@ class Desk:
     def _news(
         self, *, may_expunge: bool, with_uid: bool = False, told: Mapping[int, int] = _NOTHING
     ) -> bytes:
-        """Raises FolderLost, NoSuchFolder. After a fault that may pass, as a full disk, the client learns with a
-        later command what has changed."""
+        """Raises FolderLost, NoSuchFolder. After a fault that may pass, as a full disk, a later command tells
+        what has changed."""
         if self.view is None:
             return b""
         try:

@@ -15,7 +15,6 @@ from popgate.auth.authenticator import (
     AuthResult,
     Denied,
     Login,
-    MaybeLater,
     ScramAuthenticator,
     Unavailable,
 )
@@ -25,7 +24,8 @@ from popgate.protocols.imap import commands as imap
 from popgate.protocols.imap.capabilities import Offer
 from popgate.protocols.imap.replies import Reply
 from popgate.protocols.imap.server import ImapServer
-from popgate.protocols.sasl import Credentials, FindScramKeys, PlainCredentials, ScramCredentials
+from popgate.protocols.sasl import Credentials, FindScramKeys
+from popgate.sessions.credentials import check, mechanism_of
 from popgate.sessions.imap.desk import Desk
 from popgate.sessions.imap.without_mailbox import answer_without_mailbox
 from popgate.sessions.login import LoginGrants, LoginThrottle, SessionLogin, name_for_log
@@ -156,20 +156,9 @@ class ImapSession:
     def _authenticate(self, credentials: Credentials) -> "Reply | Awaitable[Reply]":
         return self._login.prove(
             credentials.name,
-            lambda: self._check(credentials),
+            lambda: check(self._services.authenticator, credentials),
             lambda result: self._conclude(credentials, result),
         )
-
-    def _check(self, credentials: Credentials) -> MaybeLater:
-        authenticator = self._services.authenticator
-        if isinstance(credentials, PlainCredentials):
-            return authenticator.check_password(credentials.name, credentials.password)
-        if isinstance(credentials, ScramCredentials):
-            assert isinstance(authenticator, ScramAuthenticator)
-            return authenticator.check_scram(
-                credentials.name, credentials.keys, is_proven=credentials.is_proven
-            )
-        return authenticator.check_cram_md5(credentials.name, credentials.challenge, credentials.digest)
 
     def _conclude(self, credentials: Credentials, result: AuthResult) -> "Reply | Awaitable[Reply]":
         if isinstance(result, Login):
@@ -214,7 +203,7 @@ class ImapSession:
         self._emit(
             "imap.login",
             identity=self._login.identity,
-            mechanism=_mechanism(credentials),
+            mechanism=mechanism_of(credentials),
             tls="yes" if self._is_tls else "no",
         )
         return _OK
@@ -223,7 +212,7 @@ class ImapSession:
         self._emit(
             "imap.login.failed",
             name=name_for_log(credentials.name),
-            mechanism=_mechanism(credentials),
+            mechanism=mechanism_of(credentials),
             reason=reason,
             detail=detail,
         )
@@ -341,9 +330,3 @@ class ImapSession:
 
 def _nobody() -> bool:
     return False
-
-
-def _mechanism(credentials: Credentials) -> str:
-    if isinstance(credentials, PlainCredentials):
-        return credentials.mechanism
-    return "SCRAM-SHA-256" if isinstance(credentials, ScramCredentials) else "CRAM-MD5"

@@ -6,12 +6,11 @@ from popgate.auth.authenticator import (
     AuthResult,
     Denied,
     Login,
-    MaybeLater,
-    ScramAuthenticator,
     Unavailable,
 )
 from popgate.protocols.sasl import Credentials, PlainCredentials, ScramCredentials
 from popgate.protocols.smtp import Reply, replies
+from popgate.sessions.credentials import check, mechanism_of
 from popgate.sessions.patience import answer_after
 from popgate.sessions.session import Runtime
 from popgate.sessions.smtp import answers
@@ -59,24 +58,14 @@ class LoginDesk:
         wait_seconds = self._throttle.wait_before_seconds(self._client, credentials.name)
         if wait_seconds > 0:
             return self._check_after(wait_seconds, credentials)
-        result = self._check(credentials)
+        result = check(self._authenticator, credentials)
         if isinstance(result, Login | Denied | Unavailable):
             return self._conclude(result, credentials)
         return self._conclude_later(result, credentials)
 
-    def _check(self, credentials: Credentials) -> MaybeLater:
-        if isinstance(credentials, PlainCredentials):
-            return self._authenticator.check_password(credentials.name, credentials.password)
-        if isinstance(credentials, ScramCredentials):
-            assert isinstance(self._authenticator, ScramAuthenticator)
-            return self._authenticator.check_scram(
-                credentials.name, credentials.keys, is_proven=credentials.is_proven
-            )
-        return self._authenticator.check_cram_md5(credentials.name, credentials.challenge, credentials.digest)
-
     async def _check_after(self, seconds: float, credentials: Credentials) -> Reply:
         await self._runtime.sleep(seconds)
-        result = self._check(credentials)
+        result = check(self._authenticator, credentials)
         if not isinstance(result, Login | Denied | Unavailable):
             result = await result
         return await self._concluded(result, credentials)
@@ -90,7 +79,7 @@ class LoginDesk:
 
     def _conclude(self, result: AuthResult, credentials: Credentials) -> Reply | Awaitable[Reply]:
         name = credentials.name
-        mechanism = _mechanism(credentials)
+        mechanism = mechanism_of(credentials)
         if isinstance(result, Login):
             if self._is_closed:
                 return answers.AUTH_UNAVAILABLE  # nobody reads it, and nobody would end the session
