@@ -363,27 +363,3 @@ def test_extended_searches() -> None:
         b'* ESEARCH (TAG "A") MIN 1 MAX 9 COUNT 0\r\n'
     )
     assert answers.esearch_line(b"A283") == b'* ESEARCH (TAG "A283")\r\n'
-
-
-def test_threads() -> None:
-    T = answers.ThreadNode
-    four = T(4, [T(23)])
-    forty_four = T(44, [T(7, [T(96)])])
-    # RFC 5256 4's own example
-    assert answers.thread_line([T(2), T(3, [T(6, [four, forty_four])])]) == (
-        b"* THREAD (2)(3 6 (4 23)(44 7 96))\r\n"
-    )
-    assert answers.thread_line([T(None, [T(3), T(5)])]) == b"* THREAD ((3)(5))\r\n"
-    assert answers.thread_line([T(1, [T(None, [T(3), T(5)])])]) == b"* THREAD (1 (3)(5))\r\n"
-    assert answers.thread_line([]) == b"* THREAD\r\n"
-
-
-def test_a_thread_of_100_000_answers_to_answers() -> None:
-    thread = answers.ThreadNode(100_000)
-    for number in range(99_999, 0, -1):
-        thread = answers.ThreadNode(number, (thread,))
-    line = answers.thread_line([thread])
-    assert line.startswith(b"* THREAD (1 2 3 ")
-    assert line.endswith(b" 100000)\r\n")
-    while thread.answers:  # taken apart by hand, or its end recurses
-        thread = thread.answers[0]

@@ -22,8 +22,9 @@ from popgate.protocols.imap.parser import (
 from popgate.protocols.imap.search import And, Not, Or, SearchKey
 from popgate.protocols.imap.search_criteria import MAX_DEPTH, MAX_KEYS
 from popgate.protocols.imap.sequence import MAX_NUMBER, SequenceSet
-from popgate.protocols.imap.sequence_sets import format_numbers, parse_numbers
+from popgate.protocols.imap.sequence_sets import parse_numbers
 from support import fuzzing
+from support.imap_sets import format_numbers
 
 _NOT_SPOKEN = frozenset("\0\r\n")
 

@@ -31,6 +31,13 @@ def test_replies_are_below_what_they_name() -> None:
     assert thread_list(references(items)) == "(1 (2 3)(4))(5)"
 
 
+def test_the_example_of_the_rfc() -> None:
+    # RFC 5256 4
+    forest = ((0, 2), (0, 3), (1, 6), (2, 4), (3, 23), (2, 44), (3, 7), (4, 96), (0, None), (1, 8), (1, 9))
+    assert thread_list(forest) == "(2)(3 6 (4 23)(44 7 96))((8)(9))"
+    assert thread_list(()) == ""
+
+
 def test_an_absent_parent_keeps_its_children_together() -> None:
     items = [message(1, ("lost@example.org",), "a"), message(2, ("lost@example.org",), "b")]
     assert thread_list(references(items)) == "((1)(2))"

@@ -21,7 +21,8 @@ from popgate.protocols.imap.parser import (
     parse_command,
 )
 from popgate.protocols.imap.sequence import MAX_NUMBER, STAR, SavedResult, Sequence, SequenceSet
-from popgate.protocols.imap.sequence_sets import format_numbers, parse_numbers, read_sequence
+from popgate.protocols.imap.sequence_sets import parse_numbers, read_sequence
+from support.imap_sets import format_numbers
 
 MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 numbers = st.integers(1, MAX_NUMBER) | st.integers(1, 99)

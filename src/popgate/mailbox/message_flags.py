@@ -35,9 +35,3 @@ def combined(before: frozenset[str], operation: Operation, flags: frozenset[str]
     if operation == "add":
         return before | flags
     return before - flags if operation == "remove" else flags
-
-
-def weigh(flags: frozenset[str], octets: int) -> tuple[int, int, int, int, int]:
-    """What a message adds to its folder: messages, unseen, deleted, octets, octets of deleted ones."""
-    deleted = "\\Deleted" in flags
-    return 1, "\\Seen" not in flags, deleted, octets, octets if deleted else 0

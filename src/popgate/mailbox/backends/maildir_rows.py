@@ -201,10 +201,6 @@ def _message(columns: tuple[object, ...]) -> Message:
     return made
 
 
-def add_message(connection: sqlite3.Connection, folder: int, message: Message) -> None:
-    add_messages(connection, folder, [message])
-
-
 def add_messages(connection: sqlite3.Connection, folder: int, messages: Iterable[Message]) -> None:
     connection.executemany(
         "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Sequence
 
 from popgate.message.part import Address, Envelope, Parameters, Part
 from popgate.protocols.imap.mailbox_names import encode_name
-from popgate.values.value import value
 
 NIL = b"NIL"
 
@@ -402,36 +401,6 @@ def esearch_line(
     if modseq is not None:
         told.append(b"MODSEQ %d" % modseq)
     return b" ".join(told) + b"\r\n"
-
-
-@value
-class ThreadNode:
-    """A message in a THREAD answer and those that answer it. `number` None: it is not among the results, or
-    not there, but several of its answers are."""
-
-    number: int | None
-    answers: "Sequence[ThreadNode]" = ()
-
-
-def thread_line(threads: Iterable[ThreadNode]) -> bytes:
-    """RFC 5256 5: `* THREAD (2)(3 6 (4 23)(44 7 96))`. However long a chain of answers is, it is not
-    recursed into."""
-    told: list[bytes] = []
-    for root in threads:
-        open_parts: list[bytes | ThreadNode] = [b")", root, b"("]
-        while open_parts:
-            part = open_parts.pop()
-            if isinstance(part, bytes):
-                told.append(part)
-                continue
-            if part.number is not None:
-                told.append(b"%d " % part.number if part.answers else b"%d" % part.number)
-            if len(part.answers) == 1:
-                open_parts.append(part.answers[0])
-            else:
-                for one in reversed(part.answers):
-                    open_parts += (b")", one, b"(")
-    return b"* THREAD%b%b\r\n" % (b" " if told else b"", b"".join(told))
 
 
 def _quote(octets: bytes) -> bytes:

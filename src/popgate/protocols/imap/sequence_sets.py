@@ -49,14 +49,3 @@ def parse_numbers(text: bytes) -> SequenceSet:
     if max(first) > MAX_NUMBER or max(last) > MAX_NUMBER:
         raise Syntax(b"Number out of range")
     return SequenceSet(tuple(zip(first, last, strict=True)))
-
-
-def format_numbers(numbers: SequenceSet) -> bytes:
-    """The text form of `numbers`."""
-    return ",".join(
-        _word(low) if low == high else f"{_word(low)}:{_word(high)}" for low, high in numbers.ranges
-    ).encode("ascii")
-
-
-def _word(number: int) -> str:
-    return "*" if number == STAR else str(number)

@@ -5,7 +5,6 @@ A message that is gone when its turn comes is left out and remembered in `has_mi
 that breaks off in the middle of a literal raises, since what was promised cannot be taken back.
 """
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
@@ -32,10 +31,6 @@ _QUICK_SECONDS, _SLOW_SECONDS = 0.005, 0.02
 _SEEN = frozenset(("\\Seen",))
 
 Piece = bytes | Iterator[bytes]
-
-
-class _UnknownEncoding(Exception):
-    """RFC 3516 4.3: the content transfer encoding cannot be taken off."""
 
 
 class Fetching:
@@ -297,13 +292,3 @@ def _exactly(octets: int, blocks: Iterator[bytes]) -> Iterator[bytes]:
         yield block
     if left:
         raise MailboxError("a message has changed while it was read")
-
-
-def chosen_rows(rows: Sequence[MessageRow], uids: Sequence[int]) -> list[MessageRow]:
-    """Of `rows` those whose uid is among the rising `uids`."""
-    chosen = []
-    for row in rows:
-        place = bisect_left(uids, row.uid)
-        if place < len(uids) and uids[place] == row.uid:
-            chosen.append(row)
-    return chosen
