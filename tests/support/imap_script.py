@@ -298,8 +298,9 @@ class Script:
     def skip_reason(self, capabilities: frozenset[str]) -> str:
         if reason := self.group.skips.get(self.site.server):
             return f"{self.site.server}: {reason}"
+        offered = capabilities | {name.partition("=")[0] for name in capabilities}  # APPENDLIMIT=35651584
         for need in self.group.needs:
-            if not set(need.upper().split("|")) & capabilities:
+            if not set(need.upper().split("|")) & offered:
                 return f"{self.site.server} does not offer {need}"
         return ""
 
